@@ -13,29 +13,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.spec import Coding, Input, Readout, Spec
+from spikeserve.models.spec import Coding, Input, Readout, Spec, rules
 from spikeserve.models.spec.expressions import ARITY
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.neurons import Adaptive
 from spikeserve.models.spec.nodes import Integrating, Leaky, Linear, Neuron, Node, Spiking, Weighted
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.program import read
-from spikeserve.models.spec.rules import (
-    FLOWS,
-    FORGETS,
-    GROWS,
-    LEAKS,
-    RESET_TIMINGS,
-    RESTS,
-    SUMS,
-    Adapt,
-    Charge,
-    Fire,
-    Joins,
-    Reset,
-    ResetTiming,
-    Synapse,
-)
 
 
 def network_of(nodes: list[dict[str, Any]], tensors: dict[str, Any], **spec: Any) -> Network:
@@ -133,7 +117,7 @@ CONNECTIONS = {
 }
 JOINS = ["Multiply", "Concatenate", "MatMul"]
 GROWTH = {"curvature": (0, 2**-6), "critical": (0, 2), "sharpness": (1, 4)}
-EXPONENTIALS = (Charge.EXPONENTIAL, Charge.EXPONENTIAL_INPUT_FIRST)
+EXPONENTIALS = (rules.Charge.EXPONENTIAL, rules.Charge.EXPONENTIAL_INPUT_FIRST)
 ROOM = 12  # bits of both signals of a product: with those of the layers behind it they stay within a float32's 24
 NOT_DYADIC = 1000  # bits of what no sum is exact of
 
@@ -153,7 +137,7 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
     if kind == "Alpha":
         node |= {"exc_decay": parameter(unit_floats), "inh_decay": parameter(unit_floats)}
         node |= {"gain": parameter(st.floats(-2, 2, width=32)), "threshold": parameter(st.floats(0.125, 2, width=32))}
-        return node | {"fire": draw(st.sampled_from([*Fire][:2])), "reset": draw(st.sampled_from(Reset))}
+        return node | {"fire": draw(st.sampled_from([*rules.Fire][:2])), "reset": draw(st.sampled_from(rules.Reset))}
     if kind == "RF":
         turns = st.floats(-1, 1, width=32)
         node |= {"decay": parameter(unit_floats), "cosine": parameter(turns), "sine": parameter(turns)}
@@ -161,55 +145,55 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
         node["start"] = parameter(st.one_of(st.just(0.0), st.floats(-1, 1, width=32)))
     leaky = issubclass(NODES[kind], Leaky)
-    charge = draw(st.sampled_from(_charges(kind))) if leaky else Charge.DECAY
+    charge = draw(st.sampled_from(_charges(kind))) if leaky else rules.Charge.DECAY
     if leaky:
         node["charge"] = charge
-        parameters = draw(st.sampled_from(LEAKS[charge]))
+        parameters = draw(st.sampled_from(rules.LEAKS[charge]))
         # A filter that is given much grows by the product, so that its rate is small.
-        rates = st.floats(0, 2**-6, width=32) if charge is Charge.FILTER else unit_floats
+        rates = st.floats(0, 2**-6, width=32) if charge is rules.Charge.FILTER else unit_floats
         node[parameters] = parameter(st.floats(1, 8, width=32) if parameters == "tau" else rates)
-    for name in GROWS.get(charge, ()):
+    for name in rules.GROWS.get(charge, ()):
         node[name] = parameter(st.floats(*GROWTH[name], width=32))
     if kind != "Threshold":
-        for rest in RESTS[charge]:
+        for rest in rules.RESTS[charge]:
             node[rest] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
-    synapse = draw(st.sampled_from(Synapse)) if "Cuba" in kind else None
+    synapse = draw(st.sampled_from(rules.Synapse)) if "Cuba" in kind else None
     if synapse:
-        node |= {"synapse": synapse, FLOWS[synapse]: parameter(unit_floats)}
+        node |= {"synapse": synapse, rules.FLOWS[synapse]: parameter(unit_floats)}
         node["syn_gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
     if kind in FIRING:
-        grows = charge in GROWS  # which only a reset to a value keeps from running away
-        node["fire"] = fire = draw(st.sampled_from([*Fire][:2] if grows else Fire))
+        grows = charge in rules.GROWS  # which only a reset to a value keeps from running away
+        node["fire"] = fire = draw(st.sampled_from([*rules.Fire][:2] if grows else rules.Fire))
         # A large threshold keeps the counts of several spikes, and so the sums over them, within float32.
         node["threshold"] = parameter(
-            st.floats(4, 9, width=32) if fire is Fire.MULTIPLE else st.floats(0.125, 2, width=32)
+            st.floats(4, 9, width=32) if fire is rules.Fire.MULTIPLE else st.floats(0.125, 2, width=32)
         )
     if kind == "AdLIF":
         node |= {"decay": parameter(unit_floats), "adapt_decay": parameter(unit_floats)}
         node |= {"adapt_coupling": parameter(st.floats(-1, 2, width=32)), "adapt_spike": parameter(unit_floats)}
     if kind in ADAPTIVE:
-        opposes = charge is Charge.EXPONENTIAL
-        adapt = draw(st.sampled_from([each for each in Adapt if opposes or each is not Adapt.CURRENT]))
-        node |= {"adapt": adapt, FORGETS[adapt][0]: parameter(unit_floats)}
+        opposes = charge is rules.Charge.EXPONENTIAL
+        adapt = draw(st.sampled_from([each for each in rules.Adapt if opposes or each is not rules.Adapt.CURRENT]))
+        node |= {"adapt": adapt, rules.FORGETS[adapt][0]: parameter(unit_floats)}
         node["adapt_gain"] = parameter(st.floats(0, 2, width=32))
-        if adapt is Adapt.CURRENT:
+        if adapt is rules.Adapt.CURRENT:
             node["adapt_coupling"] = parameter(st.floats(-1, 2, width=32))
-        if adapt is Adapt.COUNT:
+        if adapt is rules.Adapt.COUNT:
             node["adapt_spike"] = parameter(st.one_of(st.just(1.0), st.floats(0, 1, width=32)))
     if kind in FIRING and kind != "Threshold":
-        reset = Reset.VALUE if grows else draw(st.sampled_from(Reset))
-        at_once = fire is Fire.MULTIPLE or not NODES[kind].resets_late or charge in EXPONENTIALS
-        timings = (ResetTiming.SAME_STEP,) if at_once else RESET_TIMINGS[reset]
-        sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
+        reset = rules.Reset.VALUE if grows else draw(st.sampled_from(rules.Reset))
+        at_once = fire is rules.Fire.MULTIPLE or not NODES[kind].resets_late or charge in EXPONENTIALS
+        timings = (rules.ResetTiming.SAME_STEP,) if at_once else rules.RESET_TIMINGS[reset]
+        sums = charge is rules.Charge.DECAY if synapse is None else synapse in rules.SUMS
         node |= {
             "reset": reset,
             "reset_timing": draw(st.sampled_from(timings)),
             "floor": draw(st.one_of(st.none(), st.none(), st.floats(-2, 0.5, width=32), st.just("per_neuron"))),
             "recurrent": draw(st.one_of(st.none(), recurrences(sums=sums))),
         }
-        if fire is not Fire.MULTIPLE and node["reset_timing"] is ResetTiming.SAME_STEP:
+        if fire is not rules.Fire.MULTIPLE and node["reset_timing"] is rules.ResetTiming.SAME_STEP:
             node["refractory"] = draw(st.one_of(st.none(), st.none(), st.floats(0, 3, width=32), st.just("per_neuron")))
-        if reset is Reset.VALUE:
+        if reset is rules.Reset.VALUE:
             node["reset_value"] = parameter(st.floats(-1, 1, width=32))
     return node
 
@@ -262,7 +246,7 @@ def recurrences(draw: st.DrawFn, *, sums: bool) -> dict[str, Any]:
     return {
         "bias": bias,
         "bias_at_start": draw(st.booleans()) if bias else True,
-        "joins": draw(st.sampled_from(Joins)) if sums else Joins.INPUT,
+        "joins": draw(st.sampled_from(rules.Joins)) if sums else rules.Joins.INPUT,
     }
 
 
@@ -402,7 +386,7 @@ def _bits(node: dict[str, Any], given: list[int]) -> int:
             return max(given) + 3
         case kind if kind in INTEGRATING:
             return NOT_DYADIC
-        case kind if kind in FIRING and node.get("fire") is not Fire.MULTIPLE:
+        case kind if kind in FIRING and node.get("fire") is not rules.Fire.MULTIPLE:
             return 2 if kind == "Neuron" else 1
         case _:
             return max(given)
@@ -521,9 +505,9 @@ def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
     return node_of(node).output_shape(shape)
 
 
-def _charges(kind: str) -> list[Charge]:
+def _charges(kind: str) -> list[rules.Charge]:
     """Return the charge rules of a kind of neuron that keep its membrane within float32, however it is driven."""
-    return [charge for charge in Charge if kind in FIRING or charge not in GROWS]
+    return [charge for charge in rules.Charge if kind in FIRING or charge not in rules.GROWS]
 
 
 def _values(rng: np.random.Generator, shape: Shape, dyadic: bool) -> FloatArray:
@@ -556,7 +540,7 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic
         case "exc_decay" | "inh_decay":
             return rng.random(shape, np.float32)
         case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "adapt_rate" | "adapt_spike" | "rate" | "syn_rate":
-            small = getattr(node, "charge", None) is Charge.FILTER and name.endswith(".rate")
+            small = getattr(node, "charge", None) is rules.Charge.FILTER and name.endswith(".rate")
             return rng.random(shape, np.float32) / np.float32(64 if small else 1)
         case "cosine" | "sine":
             return 2 * rng.random(shape, np.float32) - 1

@@ -1,17 +1,14 @@
 """The main job from end to end: what training evaluated is what a server answers, sample by sample."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import load
-from tests.serving import Process, running
-from tests.training.command_line import training_here
+from tests.serving import Process
 
 
 def test_the_shipped_digits_answer_the_held_out_samples_alone_as_in_batches(shipped: Process) -> None:
@@ -29,16 +26,3 @@ def test_the_shipped_digits_answer_the_held_out_samples_alone_as_in_batches(ship
     assert together == alone
     right = sum(found["class_index"] == label for found, label in zip(together, held_out.labels, strict=True))
     assert right / len(held_out) >= 0.985
-
-
-def test_train_then_serve_answers_with_the_counts_of_the_evaluation(tmp_path: Path) -> None:
-    words = "fit --architecture 32 --epochs 2 --repository repository --name digits"
-    fitted = training_here(*words.split(), cwd=tmp_path, plots=False)
-    assert fitted.returncode == 0, fitted.stderr
-    evaluation = np.load(tmp_path / "runs" / "digits-1" / "evaluation.npz")
-    with running(tmp_path / "repository") as process, httpx.Client(base_url=process.url, timeout=60) as client:
-        answer = client.post("/predict", json={"inputs": evaluation["x"].tolist()}).json()
-    assert (answer["model"], answer["version"]) == ("digits", 1)
-    counts = [prediction["spike_counts"] for prediction in answer["predictions"]]
-    assert counts == evaluation["spike_counts"].tolist()
-    assert np.sum(counts) > 0

@@ -64,17 +64,3 @@ def test_a_fault_is_caught_by_a_test_or_shown_as_left(project: Path, capfd: pyte
 def test_a_run_that_takes_too_long_is_not_counted_as_caught() -> None:
     end, output = run_tests("sleep 60", 0.01)
     assert outcome(WorkResult(WorkerOutcome.NORMAL, output, end)) == "timed out"
-
-
-def test_nothing_is_tried_where_the_tests_fail_anyway(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (project / "tests/test_code.py").write_text(TESTS.format(expected="is_long(1)"))
-    assert main(["models", "--root", str(project)]) == 1
-    assert capfd.readouterr().out.splitlines()[-1] == (
-        "tests/test_code.py fail without a fault planted, so nothing was tried."
-    )
-
-
-def test_a_room_that_is_not_there_is_an_error_that_names_it(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["modles", "--root", str(project)])
-    assert "rooms are ['modles'], expected folders of " in capfd.readouterr().err

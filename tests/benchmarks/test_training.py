@@ -5,7 +5,6 @@ The two baselines of sequences, by the same in plain NumPy, and the table of a s
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from benchmarks import series
 from benchmarks.contestants import torch_stack
 from benchmarks.contestants.base import NO_LEARNING, Skipped, TrainingJob
-from benchmarks.training import choose, report
+from benchmarks.training import report
 from benchmarks.training.__main__ import main
 from benchmarks.training.base import OURS
 from benchmarks.training.cases import TrainingCase, build
@@ -104,13 +103,6 @@ def test_sinabs_is_not_compiled_where_its_loop_is_long(case: TrainingCase, monke
     monkeypatch.setattr(torch_stack, "MOST_UNROLLED", case.case.inputs.time_steps - 1)
     with pytest.raises(Skipped, match="its layers loop over time inside"):
         prepare("sinabs_compiled", job_of(case))
-
-
-def test_a_library_that_is_missing_is_left_out_by_name(case: TrainingCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = replace(CONTESTANTS["norse"], needs=("a_library_that_is_nowhere",))
-    monkeypatch.setattr(choose, "CONTESTANTS", {"norse": nowhere})
-    with pytest.raises(Skipped, match="the package a_library_that_is_nowhere is not installed here"):
-        start("norse", job_of(case))
 
 
 def test_a_rule_that_differs_gives_another_loss(case: TrainingCase) -> None:

@@ -137,13 +137,6 @@ def test_recordings_are_records_a_request_for_each() -> None:
     assert calls[0].headers == {"content-type": "application/vnd.spikeserve.events"}
 
 
-def test_of_a_file_its_events_are_sent(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"t,x,y,p\n1,2,3,1\n")
-    (call,) = predict_calls(tmp_path / "a.csv", "m", None, {})
-    assert call.content == make_records([1], [2], [3], [1]).tobytes()
-    assert call.headers == {"content-type": "application/vnd.spikeserve.events"}
-
-
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

@@ -9,18 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve import (
-    AnswerError,
-    AsyncClient,
-    Client,
-    ConnectionLost,
-    InvalidRequest,
-    ModelNotFound,
-    NoKey,
-    Prediction,
-    TooLarge,
-    Unavailable,
-)
+import spikeserve
 from spikeserve._async.client import TIMEOUT
 from spikeserve.models.coding.records import make_records
 from spikeserve.service.keys import new_key
@@ -36,7 +25,7 @@ IN_STEPS = {"t": [0, 1, 2, 3], "unit": [0, 0, 1, 0]}
 RECORDING = make_records([500, 1500, 2500, 3500], [0, 0, 1, 0])
 
 
-def shown(prediction: Prediction) -> tuple[Any, ...]:
+def shown(prediction: spikeserve.Prediction) -> tuple[Any, ...]:
     return (
         *(prediction.class_index, prediction.label, prediction.spike_counts.tolist(), prediction.synaptic_operations),
         *(prediction.model, prediction.version, prediction.time_steps, prediction.values),
@@ -63,14 +52,14 @@ def test_a_client_waits_as_long_as_a_server_takes_by_default() -> None:
         np.array([(500, 0), (1500, 0), (2500, 1), (3500, 0)], [("t", "<i8"), ("unit", "<i8")]),
     ],
 )
-def test_a_sample_has_the_same_answer_in_every_form(client: Client, inputs: Any) -> None:
+def test_a_sample_has_the_same_answer_in_every_form(client: spikeserve.Client, inputs: Any) -> None:
     (prediction,) = client.predict(inputs, model="pairs")
     assert shown(prediction) == EXPECTED
     assert prediction.probabilities is not None
     np.testing.assert_allclose(prediction.probabilities, [0.7311, 0.2689], atol=1e-4)  # the softmax of 1 and 0
 
 
-def test_a_file_is_answered_as_its_events(client: Client, tmp_path: Path) -> None:
+def test_a_file_is_answered_as_its_events(client: spikeserve.Client, tmp_path: Path) -> None:
     lines = [f"{t},{unit}\n" for t, unit in zip([500, 1500, 2500, 3500], [0, 0, 1, 0], strict=True)]
     (tmp_path / "events.csv").write_text("t,unit\n" + "".join(lines))
     np.save(tmp_path / "raster.npy", RASTER)
@@ -79,7 +68,7 @@ def test_a_file_is_answered_as_its_events(client: Client, tmp_path: Path) -> Non
         assert shown(prediction) == EXPECTED
 
 
-def test_a_batch_has_a_prediction_for_each_sample(client: Client) -> None:
+def test_a_batch_has_a_prediction_for_each_sample(client: spikeserve.Client) -> None:
     batch = np.stack([RASTER, 1 - RASTER, 0 * RASTER])
     found = [each.spike_counts.tolist() for each in client.predict(batch)]
     assert found == [[1, 0], [0, 1], [0, 0]]
@@ -87,14 +76,14 @@ def test_a_batch_has_a_prediction_for_each_sample(client: Client) -> None:
     assert [each.label for each in client.predict(recordings)] == ["right", "left"]
 
 
-def test_what_is_asked_for_comes_back(client: Client) -> None:
+def test_what_is_asked_for_comes_back(client: spikeserve.Client) -> None:
     (prediction,) = client.predict(RECORDING, time_steps=2, returns=["raster", "membrane", "spikes_per_node"])
     assert (prediction.time_steps, prediction.spikes_per_node) == (2, {"out": 1})
     assert prediction.raster == {"out": {"t": [1], "unit": [0]}}
     assert prediction.membrane == {"out": [[0.5, 0.0], [0.0, 0.0]]}
 
 
-def test_every_form_of_a_sample_may_end_once_its_class_is_decided(client: Client) -> None:
+def test_every_form_of_a_sample_may_end_once_its_class_is_decided(client: spikeserve.Client) -> None:
     # Unit 0 spikes at steps 1 and 3 of ten. After 8 steps, unit 1 has at most two spikes to come: a tie is unit 0's.
     raster = np.zeros((10, 2))
     raster[:4, 0] = 1
@@ -109,13 +98,13 @@ def test_every_form_of_a_sample_may_end_once_its_class_is_decided(client: Client
 def test_fields_of_a_newer_server_are_kept() -> None:
     given = {"class_index": 0, "label": "a", "spike_counts": [2, 0], "steps_used": 3, "certainty": 0.5}
     answer = {"model": "m", "version": 2, "engine": "event", "time_steps": 8, "predictions": [given]}
-    (prediction,) = Prediction.all_of(answer)
+    (prediction,) = spikeserve.Prediction.all_of(answer)
     assert (prediction.steps_used, prediction.time_steps, prediction.more) == (3, 8, {"certainty": 0.5})
 
 
 def test_the_client_that_is_awaited_has_the_same_answers(service: Process) -> None:
-    async def ask() -> list[Prediction]:
-        async with AsyncClient(service.url, model="pairs") as client:
+    async def ask() -> list[spikeserve.Prediction]:
+        async with spikeserve.AsyncClient(service.url, model="pairs") as client:
             found = await asyncio.gather(*(client.predict(each) for each in (RASTER, IN_STEPS, RECORDING)))
             assert await client.default_model() == "pairs"
             return [prediction for predictions in found for prediction in predictions]
@@ -126,17 +115,17 @@ def test_the_client_that_is_awaited_has_the_same_answers(service: Process) -> No
 @pytest.mark.parametrize(
     ("options", "kind", "status", "sentence"),
     [
-        ({"inputs": np.zeros((4, 3))}, InvalidRequest, 422, "the body is an array of shape"),
-        ({"inputs": [{"t": [0], "unit": [2]}]}, InvalidRequest, 422, "inputs[0]"),
-        ({"inputs": RASTER, "model": "none"}, ModelNotFound, 404, "model 'none' is not served here"),
-        ({"inputs": RASTER, "model": "pairs", "version": 9}, ModelNotFound, 404, ""),
-        ({"inputs": RASTER, "model": "a/b c"}, ModelNotFound, 404, ""),
-        ({"inputs": np.zeros((1025, 1, 2))}, TooLarge, 413, "inputs"),
-        ({"inputs": RASTER, "stop": "someday"}, InvalidRequest, 422, "stop is"),
+        ({"inputs": np.zeros((4, 3))}, spikeserve.InvalidRequest, 422, "the body is an array of shape"),
+        ({"inputs": [{"t": [0], "unit": [2]}]}, spikeserve.InvalidRequest, 422, "inputs[0]"),
+        ({"inputs": RASTER, "model": "none"}, spikeserve.ModelNotFound, 404, "model 'none' is not served here"),
+        ({"inputs": RASTER, "model": "pairs", "version": 9}, spikeserve.ModelNotFound, 404, ""),
+        ({"inputs": RASTER, "model": "a/b c"}, spikeserve.ModelNotFound, 404, ""),
+        ({"inputs": np.zeros((1025, 1, 2))}, spikeserve.TooLarge, 413, "inputs"),
+        ({"inputs": RASTER, "stop": "someday"}, spikeserve.InvalidRequest, 422, "stop is"),
     ],
 )
 def test_a_refusal_carries_the_servers_status_and_sentence(
-    client: Client, options: dict[str, Any], kind: type[AnswerError], status: int, sentence: str
+    client: spikeserve.Client, options: dict[str, Any], kind: type[spikeserve.AnswerError], status: int, sentence: str
 ) -> None:
     with pytest.raises(kind) as caught:
         client.predict(**options)
@@ -148,19 +137,22 @@ def test_a_server_that_is_not_there_and_an_address_that_is_none_are_errors_of_th
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with Client(url) as client, pytest.raises(ConnectionLost, match="refused"):
+        with spikeserve.Client(url) as client, pytest.raises(spikeserve.ConnectionLost, match="refused"):
             client.predict(RASTER)
-    with Client("localhost:8000") as client, pytest.raises(ConnectionLost):
+    with spikeserve.Client("localhost:8000") as client, pytest.raises(spikeserve.ConnectionLost):
         client.predict(RASTER)
 
 
 def test_a_server_that_says_nothing_is_waited_for_as_long_as_was_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it listens, and answers nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url, model="pairs", timeout=0.1) as client:
-            with pytest.raises(ConnectionLost, match="timed out"):
+        with spikeserve.Client(url, model="pairs", timeout=0.1) as client:
+            with pytest.raises(spikeserve.ConnectionLost, match="timed out"):
                 client.predict(RASTER)
-            with client.session(retries=0) as session, pytest.raises(ConnectionLost, match="did not answer in time"):
+            with (
+                client.session(retries=0) as session,
+                pytest.raises(spikeserve.ConnectionLost, match="did not answer in time"),
+            ):
                 session.advance(0)
 
 
@@ -176,19 +168,19 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
 
 def test_a_key_is_sent_with_requests_and_with_sessions(guarded: tuple[Process, str]) -> None:
     service, key = guarded
-    with Client(service.url, key, "pairs") as client:
+    with spikeserve.Client(service.url, key, "pairs") as client:
         assert client.predict(RASTER)[0].label == "left"
         assert [each.window_counts for each in client.stream(RECORDING)] == [[1, 0], [0, 0]]
-    with Client(service.url, model="pairs") as client:
-        with pytest.raises(NoKey, match="401: this path takes a key"):
+    with spikeserve.Client(service.url, model="pairs") as client:
+        with pytest.raises(spikeserve.NoKey, match="401: this path takes a key"):
             client.predict(RASTER)
-        with pytest.raises(NoKey, match="401: this path takes a key"):
+        with pytest.raises(spikeserve.NoKey, match="401: this path takes a key"):
             list(client.stream(RECORDING))
 
 
 def test_a_regression_has_values_and_no_class(guarded: tuple[Process, str]) -> None:
     service, key = guarded
-    with Client(service.url, key) as client:
+    with spikeserve.Client(service.url, key) as client:
         (prediction,) = client.predict([[0.25, 3]], model="arm")
     assert prediction.values is not None
     assert (prediction.values.tolist(), prediction.names, prediction.units) == (
@@ -201,13 +193,13 @@ def test_a_regression_has_values_and_no_class(guarded: tuple[Process, str]) -> N
 
 def test_an_overloaded_server_says_when_to_come_back(guarded: tuple[Process, str]) -> None:
     service, key = guarded
-    with Client(service.url, key, "pairs") as client, client.session() as one:
+    with spikeserve.Client(service.url, key, "pairs") as client, client.session() as one:
         one.advance(0)
         with (
             client.session(retries=0) as other,
-            pytest.raises(ConnectionLost, match="503: 1 sessions are open") as caught,
+            pytest.raises(spikeserve.ConnectionLost, match="503: 1 sessions are open") as caught,
         ):
             other.advance(0)
     assert isinstance(caught.value.__cause__, Exception)
-    assert isinstance(caught.value.__cause__.__cause__, Unavailable)
+    assert isinstance(caught.value.__cause__.__cause__, spikeserve.Unavailable)
     assert caught.value.__cause__.__cause__.retry_after == 1

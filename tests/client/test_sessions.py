@@ -26,12 +26,8 @@ from spikeserve import (
     Summary,
     Window,
 )
-from spikeserve.models.coding import encode
 from spikeserve.models.coding.records import make_records
-from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.spec import Coding
 from spikeserve.records import EventsLike
-from tests.networks import toy
 from tests.serving import Process
 
 UNITS = {"t": [0, 1000, 2000, 4000], "unit": [0, 0, 0, 1]}
@@ -252,36 +248,12 @@ def test_a_whole_recording_answers_as_one_request(client: Client) -> None:
 VALUES = np.array([[0.75, 1.0], [0.5, 0.0], [0.25, 2.0], [1.0, 0.0], [0.0, 0.5], [0.75, 0.75]], np.float32)
 
 
-def counted(values: np.ndarray[Any, Any]) -> list[int]:
-    """Return the spikes of one run over a value for each step."""
-    result, _ = ReferenceEngine(toy(Coding.CURRENT, len(values))).run(
-        encode(values[None], toy(Coding.CURRENT, len(values)).spec)
-    )
-    return [int(each) for each in result.spike_counts[0]]
-
-
-def test_a_value_for_each_step_gives_the_windows_of_one_run(client: Client) -> None:
-    with client.session(model="mine", window_steps=2) as session:
-        session.send(VALUES[:3])
-        first = list(session)
-        session.send(VALUES[3])  # one entry
-        session.send(VALUES[4:].tolist())
-        rest = session.end()
-    windows = [*first, *rest]
-    assert [(each.window, each.t, each.steps, each.events) for each in windows] == [
-        (0, 2, 2, 0),
-        (1, 4, 2, 0),
-        (2, 6, 2, 0),
-    ]
-    assert [each.spike_counts for each in windows] == [counted(VALUES[:end]) for end in (2, 4, 6)]
-    assert (len(first), session.summary) == (1, Summary(windows=3, events=0, late=0))
-
-
 @pytest.mark.parametrize(("model", "steps"), [("mine", 2), ("direct", 3)])
 def test_a_state_goes_on_from_the_next_value(client: Client, model: str, steps: int) -> None:
     whole = [each.spike_counts for each in client.stream(VALUES, model=model, window_steps=steps)]
     with client.session(model=model, window_steps=steps) as session:
-        session.send(VALUES[:2])
+        session.send(VALUES[0])  # one entry
+        session.send(VALUES[1:2].tolist())
         state = SessionState.from_json(session.state().to_json())
     behind = state.t if model == "mine" else state.window
     assert behind == 2

@@ -24,21 +24,8 @@ from tests.serving import serving
 
 # What is no metric: functions, aggregations and the words between them.
 AGGREGATIONS = frozenset({"sum", "max", "min", "count", "avg", "absent"})
-WORDS = AGGREGATIONS | {
-    *(
-        "rate",
-        "histogram_quantile",
-        "time",
-        "count_over_time",
-        "min_over_time",
-        "max_over_time",
-        "increase",
-        "label_values",
-        "abs",
-        "ln",
-    ),
-    *("by", "on", "ignoring", "and", "or", "unless", "offset"),
-}
+FUNCTIONS = "rate histogram_quantile time count_over_time min_over_time max_over_time increase label_values abs ln"
+WORDS = {*AGGREGATIONS, *FUNCTIONS.split(), "by", "on", "ignoring", "and", "or", "unless", "offset"}
 
 _TOKEN = re.compile(
     r"""(?P<range>\[[^\]]*\])|(?P<labels>\{[^}]*\})|(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)|(?P<number>[0-9.]+[a-z]*)
@@ -126,11 +113,8 @@ DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "spikeserve.json").
 ROWS = [panel for panel in DASHBOARD["panels"] if panel["type"] == "row"]
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
-RULES: list[dict[str, Any]] = [
-    rule
-    for group in yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
-    for rule in group["rules"]
-]
+GROUPS: list[dict[str, Any]] = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
+RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
 RECORDED = {rule["record"]: leaves(rule["expr"]) for rule in RULES if "record" in rule}
 QUERIES = sorted({target["expr"] for panel in PANELS for target in panel["targets"]})
 OF_VARIABLES = [each["query"]["query"] for each in VARIABLES.values() if each["type"] == "query"]
@@ -163,19 +147,6 @@ def faults(query: str, exposed: dict[str, set[str]]) -> Iterator[str]:
             continue
         for label in sorted(read.labels - known - LABELS_OF_A_SCRAPE):
             yield f"{read.metric} has no label {label}"
-
-
-def test_a_query_is_taken_apart() -> None:
-    query = 'sum by (le, model) (rate(a_total{model=~"$model", c!="d"}[$__rate_interval])) / on (d) b{c="d"} > 0.5'
-    assert reads(query) == [
-        Read("a_total", frozenset({"le", "model", "c"}), ("sum", "rate")),
-        Read("b", frozenset({"c"}), ()),
-    ]
-    assert leaves(query) == {"model"}
-    assert leaves("sum by (model, layer) (a) > 2 and on (model) sum by (model) (b) > 30") == {"model", "layer"}
-    assert reads('label_values(a_b{job=~"$job"}, model)')[0].labels == {"job", "model"}
-    with pytest.raises(ValueError, match="nothing that is known"):
-        reads("a_b ; c")
 
 
 def test_what_there_is_not_is_found(exposed: dict[str, set[str]]) -> None:

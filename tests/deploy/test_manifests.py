@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +68,11 @@ def test_a_manifest_is_of_its_kind(path: str) -> None:
 
 
 def test_what_is_wrong_is_found() -> None:
-    for path, wrong in (
-        ("kubernetes/deployment.yaml", {"imagePolicy": "Always"}),
-        ("kubernetes/deployment.yaml", {"image": 1}),
-        ("kubernetes/deployment.yaml", {"ports": [{"name": "http"}]}),
-        ("kubernetes/deployment.yaml", {"readinessProbe": {"periodSeconds": "5"}}),
-        ("kserve/runtime.yaml", {"imagePolicy": "Always"}),
-        ("kserve/runtime.yaml", {"image": 1}),
-        ("kserve/runtime.yaml", {"readinessProbe": {"periodSeconds": "5"}}),
-    ):
+    wrong: list[dict[str, Any]] = [{"imagePolicy": "Always"}, {"image": 1}, {"readinessProbe": {"periodSeconds": "5"}}]
+    for path, each in product(("kubernetes/deployment.yaml", "kserve/runtime.yaml"), wrong):
         document = read(path)
-        of_the_pod(document)["containers"][0] |= wrong
-        found = "\n".join(faults(document))
-        assert next(iter(wrong)) in found
+        of_the_pod(document)["containers"][0] |= each
+        assert next(iter(each)) in "\n".join(faults(document))
     document = read("kubernetes/service.yaml")
     document["spec"]["ports"][0]["appProtocol"] = 2
     assert [fault.split(":")[0] for fault in faults(document)] == [
@@ -154,11 +147,8 @@ def test_selectors_match_the_pods_and_every_target_is_there() -> None:
         assert selector.items() <= labels.items()
     for name in ("autoscaler.yaml", "autoscaler-queue.yaml"):
         target = read(f"kubernetes/{name}")["spec"]["scaleTargetRef"]
-        assert (target["apiVersion"], target["kind"], target["name"]) == (
-            deployment["apiVersion"],
-            deployment["kind"],
-            deployment["metadata"]["name"],
-        )
+        there = [deployment["apiVersion"], deployment["kind"], deployment["metadata"]["name"]]
+        assert [target[field] for field in ("apiVersion", "kind", "name")] == there
 
 
 def test_ports_are_the_images() -> None:
@@ -172,10 +162,8 @@ def test_ports_are_the_images() -> None:
     (allowed,) = read("kubernetes/network.yaml")["spec"]["ingress"]
     assert [port["port"] for port in allowed["ports"]] == ["http"]
     (scraped,) = read("kubernetes/monitor.yaml")["spec"]["podMetricsEndpoints"]
-    assert (scraped["port"], scraped["path"]) == (
-        "http",
-        read("compose/prometheus.yml")["scrape_configs"][0]["metrics_path"],
-    )
+    (scrape,) = read("compose/prometheus.yml")["scrape_configs"]
+    assert (scraped["port"], scraped["path"]) == ("http", scrape["metrics_path"])
     annotations = deployment["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == exposed
     runtime = read("kserve/runtime.yaml")
@@ -184,7 +172,6 @@ def test_ports_are_the_images() -> None:
     assert f"--port={exposed}" in container("kserve/runtime.yaml")["args"]
     compose = read("compose/compose.yaml")["services"]["spikeserve"]
     assert [port.rpartition(":")[2] for port in compose["ports"]] == [exposed]
-    (scrape,) = read("compose/prometheus.yml")["scrape_configs"]
     assert scrape["static_configs"] == [{"targets": [f"spikeserve:{exposed}"]}]
 
 

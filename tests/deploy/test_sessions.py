@@ -131,18 +131,3 @@ def test_a_sequence_stays_with_its_replica_where_that_is_set(lasting: Replicas, 
             assert len(client.cookies) == (way == "cookie")
     assert found == expected
     assert len(names) == 1
-
-
-def test_a_sequence_that_carries_its_state_may_be_answered_by_any_replica(lasting: Replicas, tmp_path: Path) -> None:
-    with httpx.Client(timeout=60) as client, proxied(*lasting, tmp_path) as url:
-        expected, _ = sequence(client, lasting.one.url)
-        state: Any = True
-        found, names = [], set()
-        for steps in slices():
-            whole = {"sequence_id": 2, "sequence_start": True, "sequence_end": True}
-            counts, answer = infer(client, url, steps, **whole, sequence_state=state)
-            state = answer.json()["parameters"]["sequence_state"]
-            found.append(counts)
-            names.add(answer.headers["x-replica"])
-    assert found == expected
-    assert names == {"one", "two"}

@@ -8,17 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikeserve.models.coding import (
-    DenseInputs,
-    EventCoder,
-    EventInputs,
-    Events,
-    Inputs,
-    encode,
-    encode_events,
-    join_inputs,
-    rasterise,
-)
+from spikeserve.models import coding
 from spikeserve.models.engines import ENGINES, create
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.errors import InvalidInput
@@ -31,21 +21,21 @@ every_engine = pytest.mark.parametrize("engine", list(ENGINES))
 
 
 @st.composite
-def dense_inputs(draw: st.DrawFn, batch: int | None = None, time_steps: int | None = None) -> DenseInputs:
+def dense_inputs(draw: st.DrawFn, batch: int | None = None, time_steps: int | None = None) -> coding.DenseInputs:
     """Draw inputs of shape 2×3 with few values, of which many are 0."""
     time_steps = time_steps or draw(st.integers(1, 5))
     batch = draw(st.integers(0, 4)) if batch is None else batch
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     among = np.array(draw(st.sampled_from([[0, 1], [0, 0, 0.5, -1, 3]])))
     values = rng.choice(among, (time_steps, batch, 2, 3))
-    return DenseInputs(values.astype(np.float32), time_steps)
+    return coding.DenseInputs(values.astype(np.float32), time_steps)
 
 
-def assert_dense(inputs: Inputs, expected: DenseInputs) -> None:
+def assert_dense(inputs: coding.Inputs, expected: coding.DenseInputs) -> None:
     assert inputs.time_steps == expected.time_steps
     assert inputs.batch == expected.batch
     np.testing.assert_array_equal(inputs.dense().steps, expected.steps)
-    if isinstance(inputs, EventInputs):
+    if isinstance(inputs, coding.EventInputs):
         assert inputs.offset.size == inputs.batch * inputs.time_steps + 1
         for row in range(inputs.offset.size - 1):
             assert (np.diff(inputs.unit[inputs.offset[row] : inputs.offset[row + 1]]) > 0).all()
@@ -55,8 +45,8 @@ def assert_dense(inputs: Inputs, expected: DenseInputs) -> None:
 
 
 @given(inputs=dense_inputs(), data=st.data())
-def test_events_are_sliced_and_cut_as_a_dense_array_is(inputs: DenseInputs, data: st.DataObject) -> None:
-    events = EventInputs.of(inputs)
+def test_events_are_sliced_and_cut_as_a_dense_array_is(inputs: coding.DenseInputs, data: st.DataObject) -> None:
+    events = coding.EventInputs.of(inputs)
     assert_dense(events, inputs)
     first = data.draw(st.integers(0, inputs.batch))
     samples = slice(first, data.draw(st.integers(first, inputs.batch)), data.draw(st.sampled_from([None, 1, 2])))
@@ -72,26 +62,26 @@ def test_events_are_sliced_and_cut_as_a_dense_array_is(inputs: DenseInputs, data
 @given(data=st.data(), time_steps=st.integers(1, 4))
 def test_events_and_dense_inputs_are_joined_in_their_order(data: st.DataObject, time_steps: int) -> None:
     parts = data.draw(st.lists(dense_inputs(time_steps=time_steps), min_size=1, max_size=4))
-    mixed = [EventInputs.of(part) if data.draw(st.booleans()) else part for part in parts]
-    joined = join_inputs(mixed)
-    assert isinstance(joined, EventInputs) == any(isinstance(part, EventInputs) for part in mixed)
-    assert_dense(joined, DenseInputs.joined(parts))
+    mixed = [coding.EventInputs.of(part) if data.draw(st.booleans()) else part for part in parts]
+    joined = coding.join_inputs(mixed)
+    assert isinstance(joined, coding.EventInputs) == any(isinstance(part, coding.EventInputs) for part in mixed)
+    assert_dense(joined, coding.DenseInputs.joined(parts))
 
 
 def test_events_count_their_bytes_and_their_samples() -> None:
     # Three events, two samples of two steps: 3 × 4 bytes of units, no values, as all are 1, and 5 × 8 of offsets.
     steps = np.zeros((2, 2, 3), np.float32)
     steps[[0, 1, 1], [0, 0, 1], [2, 0, 1]] = 1
-    events = EventInputs.of(DenseInputs(steps, 2))
+    events = coding.EventInputs.of(coding.DenseInputs(steps, 2))
     assert (len(events), events.batch, events.nbytes) == (2, 2, 3 * 4 + 5 * 8)
     assert (events.unit.tolist(), events.offset.tolist()) == ([2, 0, 1], [0, 1, 2, 2, 3])
-    assert DenseInputs(steps, 2).nbytes == 2 * 2 * 3 * 4
+    assert coding.DenseInputs(steps, 2).nbytes == 2 * 2 * 3 * 4
 
 
 def test_inputs_of_another_number_of_rows_are_refused() -> None:
     none = np.empty(0, np.float32)
     with pytest.raises(InvalidInput, match=r"^event inputs: there are 3 rows, expected 2 for each sample$"):
-        EventInputs(np.empty(0, np.int32), none, np.zeros(4, np.int64), 2, (3,))
+        coding.EventInputs(np.empty(0, np.int32), none, np.zeros(4, np.int64), 2, (3,))
 
 
 def spec(high: Any = 1.0, low: Any = 0.0, **declared: Any) -> Spec:
@@ -110,10 +100,10 @@ def test_events_encode_to_what_their_raster_does(
 ) -> None:
     task = spec(high, -1.0, scale=scale)
     make: Any = (lambda values: np.array(values, np.uint16)) if arrays else list
-    events = [Events(make([t for t, _ in one]), make([unit for _, unit in one])) for one in sent]
-    inputs = encode_events(events, task)
-    assert isinstance(inputs, EventInputs)
-    assert_dense(inputs, encode(rasterise(events, task), task))
+    events = [coding.Events(make([t for t, _ in one]), make([unit for _, unit in one])) for one in sent]
+    inputs = coding.encode_events(events, task)
+    assert isinstance(inputs, coding.EventInputs)
+    assert_dense(inputs, coding.encode(coding.rasterise(events, task), task))
 
 
 @pytest.mark.parametrize("rule", EventRule)
@@ -121,9 +111,9 @@ def test_what_a_sensor_sees_at_a_unit_whose_scale_is_0_is_no_event(rule: EventRu
     binned = EventBinning(step_us=1000, sensor=(2,), polarity="merged", rule=rule)
     task = spec(scale=(2.0, 0.0), events=binned)
     t, unit = np.array([[0, 0, 2, 3], [0, 1, 1, 0]])
-    inputs = EventCoder(task).encode(t, unit, np.ones(4, np.int64), 4)
-    assert isinstance(inputs, EventInputs)
-    assert_dense(inputs, encode(rasterise([Events(t, unit)], task), task))
+    inputs = coding.EventCoder(task).encode(t, unit, np.ones(4, np.int64), 4)
+    assert isinstance(inputs, coding.EventInputs)
+    assert_dense(inputs, coding.encode(coding.rasterise([coding.Events(t, unit)], task), task))
     assert (inputs.unit.tolist(), inputs.value.tolist(), inputs.offset.tolist()) == ([0, 0], [2, 2], [0, 1, 1, 1, 2])
 
 
@@ -140,7 +130,7 @@ def test_events_that_cancel_in_a_sum_are_none(engine: str) -> None:
         {"minus.scale": [-1, -0.5], "fc.weight": np.ones((3, 2)), "fc.bias": np.zeros(3)},
         **task(2, 2, "abc", "spikes"),
     )
-    inputs = encode_events([Events([0, 0, 1, 1], [0, 1, 0, 1])], network.spec)
+    inputs = coding.encode_events([coding.Events([0, 0, 1, 1], [0, 1, 0, 1])], network.spec)
     result, _ = create(engine, network).run(inputs)
     assert result.spike_counts.tolist() == [[1, 1, 1]]
     assert result.synaptic_operations is not None
@@ -153,38 +143,41 @@ def test_events_that_cancel_in_a_sum_are_none(engine: str) -> None:
 def test_events_stay_a_dense_raster_where_no_event_is_a_current_too(declared: dict[str, Any]) -> None:
     # An offset of 0.5 makes a current of 0.5 of the 0 at every place without an event; a least value of 0.5 that is
     # clipped to does as well.
-    task, events = spec(**declared), [Events([0, 3], [1, 0])]
-    inputs = encode_events(events, task)
-    assert isinstance(inputs, DenseInputs)
-    np.testing.assert_array_equal(inputs.steps, encode(rasterise(events, task), task).steps)
+    task, events = spec(**declared), [coding.Events([0, 3], [1, 0])]
+    inputs = coding.encode_events(events, task)
+    assert isinstance(inputs, coding.DenseInputs)
+    np.testing.assert_array_equal(inputs.steps, coding.encode(coding.rasterise(events, task), task).steps)
     assert (inputs.steps != 0).sum() > 2
 
 
 @pytest.mark.parametrize(
     ("events", "sentence"),
     [
-        (Events([0, 1], [0]), r"inputs\[1\]: 2 t for 1 unit, expected as many of both"),
-        (Events([0, 4, -1], [0, 0, 0]), r"inputs\[1\].t\[1\] is 4, expected 0 to 3"),
-        (Events([0, -1], [0, 5]), r"inputs\[1\].t\[1\] is -1, expected 0 to 3"),
-        (Events([0, 0], [1, 2]), r"inputs\[1\].unit\[1\] is 2, expected 0 to 1"),
-        (Events([0], [2**64]), r"inputs\[1\].unit\[0\] is 18446744073709551616, expected 0 to 1"),
-        (Events(np.array([2**64 - 1], np.uint64), [0]), r"inputs\[1\].t\[0\] is 18446744073709551615, expected 0 to 3"),
+        (coding.Events([0, 1], [0]), r"inputs\[1\]: 2 t for 1 unit, expected as many of both"),
+        (coding.Events([0, 4, -1], [0, 0, 0]), r"inputs\[1\].t\[1\] is 4, expected 0 to 3"),
+        (coding.Events([0, -1], [0, 5]), r"inputs\[1\].t\[1\] is -1, expected 0 to 3"),
+        (coding.Events([0, 0], [1, 2]), r"inputs\[1\].unit\[1\] is 2, expected 0 to 1"),
+        (coding.Events([0], [2**64]), r"inputs\[1\].unit\[0\] is 18446744073709551616, expected 0 to 1"),
+        (
+            coding.Events(np.array([2**64 - 1], np.uint64), [0]),
+            r"inputs\[1\].t\[0\] is 18446744073709551615, expected 0 to 3",
+        ),
     ],
 )
-def test_events_out_of_range_are_refused_with_their_place(events: Events, sentence: str) -> None:
+def test_events_out_of_range_are_refused_with_their_place(events: coding.Events, sentence: str) -> None:
     with pytest.raises(InvalidInput, match=f"^{sentence}$"):
-        encode_events([Events([], []), events], spec())
+        coding.encode_events([coding.Events([], []), events], spec())
 
 
 def test_a_number_of_steps_that_the_model_cannot_run_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"^time_steps is 0, expected at least 1$"):
-        encode_events([Events([], [])], spec(), 0)
+        coding.encode_events([coding.Events([], [])], spec(), 0)
     scale = {"type": "Scale", "name": "own", "scale": "per_channel", "steps": 3}
     network = network_of(
         [scale, {"type": "IF", "name": "out"}], {"own.scale": np.ones((3, 1))}, **task(1, 3, 1, "spikes")
     )
     with pytest.raises(InvalidInput, match=r"^time_steps is 4 since rest, but node 'own' has parameters for 3$"):
-        encode_events([Events([], [])], network.spec, 4)
+        coding.encode_events([coding.Events([], [])], network.spec, 4)
 
 
 SIDE, STEPS = 32, 250
@@ -232,9 +225,9 @@ def test_the_event_engine_makes_no_raster_of_events(first: str, high: float) -> 
     # raster.
     network = camera(first)
     engine, rng = EventEngine(network), np.random.default_rng(0)
-    sent = Events(rng.integers(0, STEPS, 300), rng.integers(0, 2 * SIDE * SIDE, 300))
+    sent = coding.Events(rng.integers(0, STEPS, 300), rng.integers(0, 2 * SIDE * SIDE, 300))
     task = network.spec.model_copy(update={"input": network.spec.input.model_copy(update={"high": high})})
-    inputs = encode_events([sent], task)
+    inputs = coding.encode_events([sent], task)
     expected, _ = engine.run(inputs.dense())
     tracemalloc.start()
     try:
@@ -256,5 +249,5 @@ def test_one_sample_of_a_batch_is_run_where_it_lies(engine: str) -> None:
         nodes, {"a.weight": [[1]], "a.bias": [0]}, **task(1, 2, "a", Coding.CURRENT, high=9, readout="last_membrane")
     )
     steps = np.array([[[1], [2]], [[3], [5]]], np.float32)  # (steps, samples, inputs): with one input, a slice is flat
-    results = [create(engine, network).run(DenseInputs(steps[:, k : k + 1], 2))[0] for k in (0, 1)]
+    results = [create(engine, network).run(coding.DenseInputs(steps[:, k : k + 1], 2))[0] for k in (0, 1)]
     assert [float(result.readout[0, 0]) for result in results] == [3.5, 6.0]

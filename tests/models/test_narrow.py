@@ -88,14 +88,8 @@ def drawn(bits: WeightBits) -> Network:
 
     return network_of(
         [
-            {
-                "type": "Conv2d",
-                "name": "conv",
-                "in_channels": 2,
-                "out_channels": 3,
-                "kernel_size": 3,
-                "weight_bits": bits,
-            },
+            {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3}
+            | {"kernel_size": 3, "weight_bits": bits},
             {"type": "Flatten", "name": "flat"},
             {"type": "LIF", "name": "lif", "decay": 0.5, "recurrent": {"weight_bits": bits}},
             {"type": "Linear", "name": "fc", "in_features": 27, "out_features": 2, "bias": False, "weight_bits": bits},

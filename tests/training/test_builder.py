@@ -14,21 +14,8 @@ from torch import nn
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.errors import InvalidSpec
-from spikeserve.models.spec import Readout
+from spikeserve.models.spec import Readout, nodes
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import (
-    IF,
-    LI,
-    LIF,
-    Concatenate,
-    Delay,
-    Flatten,
-    MatMul,
-    Multiply,
-    Permute,
-    Reshape,
-    Scale,
-)
 from spikeserve.training.errors import InvalidGraph, NotConvertible
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Builder, Draft
@@ -41,10 +28,10 @@ from tests.same import EVERYTHING
 def threshold(value: Any, shape: tuple[int, ...] = (2,)) -> Network:
     """Return a network of one IF with that threshold."""
     builder = Builder(shape)
-    builder.add(Draft("if", IF, {"threshold": value}))
+    builder.add(Draft("if", nodes.IF, {"threshold": value}))
     if len(shape) > 1:
-        builder.add(Draft("flat", Flatten))
-        builder.add(Draft("last", IF))
+        builder.add(Draft("flat", nodes.Flatten))
+        builder.add(Draft("last", nodes.IF))
     return builder.network(Options(), dt=None)
 
 
@@ -52,7 +39,7 @@ def test_a_node_may_take_the_sum_of_several_that_are_named() -> None:
     # A residual sum: the input, and twice the input. Both 1 give 3, which reaches the threshold; 0.5 gives 1.5.
     builder = Builder((1,))
     twice = builder.add(connections.linear("twice", np.array([[2.0]]), None))
-    builder.add(Draft("out", IF, {"threshold": 3.0}), ["input", twice])
+    builder.add(Draft("out", nodes.IF, {"threshold": 3.0}), ["input", twice])
     network = builder.network(Options(time_steps=1), dt=None)
     assert [node.inputs for node in network.spec.nodes] == [None, ("input", "twice")]
     assert spikes_of(network, [[1.0]])["out"].tolist() == [[1.0]]
@@ -63,12 +50,12 @@ def test_shapes_that_cannot_be_summed_are_one_sentence() -> None:
     builder = Builder((2,))
     wide = builder.add(connections.linear("wide", np.ones((3, 2)), None))
     with pytest.raises(InvalidGraph, match=r"^node 'out': sums 'input' and 'wide', whose shapes are 2 and 3$"):
-        builder.add(Draft("out", IF), ["input", wide])
+        builder.add(Draft("out", nodes.IF), ["input", wide])
 
 
 def test_names_are_made_such_as_a_spec_can_have_and_that_are_free() -> None:
     builder = Builder((1,))
-    names = [builder.add(Draft(name, IF)) for name in ("a.b", "a_b", "0", "é", "input", "x" * 80)]
+    names = [builder.add(Draft(name, nodes.IF)) for name in ("a.b", "a_b", "0", "é", "input", "x" * 80)]
     assert names == ["a_b", "a_b_2", "node_0", "node__", "input_2", "x" * 60]
 
 
@@ -104,9 +91,9 @@ def test_a_parameter_that_cannot_be_served_names_the_node(value: Any, sentence: 
 
 def test_delays_are_whole_numbers_of_steps() -> None:
     builder = Builder((2,))
-    builder.add(Draft("same", Delay, {"delay": np.full(2, 3.0)}))
-    builder.add(Draft("apart", Delay, {"delay": np.array([1.0, 2.0])}))
-    assert [node.delay for node in builder.nodes if isinstance(node, Delay)] == [3, "per_neuron"]
+    builder.add(Draft("same", nodes.Delay, {"delay": np.full(2, 3.0)}))
+    builder.add(Draft("apart", nodes.Delay, {"delay": np.array([1.0, 2.0])}))
+    assert [node.delay for node in builder.nodes if isinstance(node, nodes.Delay)] == [3, "per_neuron"]
 
 
 @pytest.mark.parametrize(
@@ -143,13 +130,13 @@ def test_after_a_node_of_unknown_shape_only_a_nodes_own_faults_are_found() -> No
     builder.shapes[builder.last] = None
     builder.add(connections.linear("fc", np.ones((2, 3)), None))  # it does not fit the input, which is not known now
     with pytest.raises(InvalidGraph, match=r"^node 'lif': threshold"):
-        builder.add(Draft("lif", LIF, {"decay": 0.5, "threshold": -1.0}))
+        builder.add(Draft("lif", nodes.LIF, {"decay": 0.5, "threshold": -1.0}))
 
 
 def test_the_options_win_over_the_source_and_the_source_over_the_usual() -> None:
     def readout(options: Options, said: Readout | None) -> Readout:
         builder = Builder((3,))
-        builder.add(Draft("li", LI, {"decay": 0.5}))
+        builder.add(Draft("li", nodes.LI, {"decay": 0.5}))
         network = builder.network(options, dt=1e-3, readout=said)
         assert (network.spec.dt, network.spec.labels) == (1e-3, ("0", "1", "2"))
         return network.spec.readout
@@ -163,16 +150,16 @@ def test_the_options_win_over_the_source_and_the_source_over_the_usual() -> None
 @pytest.mark.parametrize(
     ("last", "usual"),
     [
-        (Draft("last", LI, {"decay": 0.5}), Readout.MAX_MEMBRANE),
-        (Draft("last", LIF, {"decay": 0.5}), Readout.SPIKE_COUNT),
-        (Draft("last", Scale, {"scale": 2.0}), Readout.MEAN),
+        (Draft("last", nodes.LI, {"decay": 0.5}), Readout.MAX_MEMBRANE),
+        (Draft("last", nodes.LIF, {"decay": 0.5}), Readout.SPIKE_COUNT),
+        (Draft("last", nodes.Scale, {"scale": 2.0}), Readout.MEAN),
     ],
 )
 def test_what_no_source_says_is_read_as_fits_the_last_node(last: Draft, usual: Readout, flattened: bool) -> None:
     builder = Builder((3, 1, 1))
     builder.add(last)
     if flattened:
-        builder.add(Draft("flat", Flatten))
+        builder.add(Draft("flat", nodes.Flatten))
     spec = builder.network(Options(), dt=None).spec
     assert (spec.readout, spec.labels) == (usual, ("0", "1", "2"))
 
@@ -264,21 +251,21 @@ def test_joins_are_added_with_the_names_of_their_inputs() -> None:
     # 1 * 3 = 3 for each of two values, then the products behind the input: (3, 3, 1, 1).
     builder = Builder((2,))
     three = builder.add(connections.linear("three", np.eye(2) * 3, None))
-    product = builder.add(Draft("product", Multiply), [three, "input"])
-    builder.add(Draft("both", Concatenate, {"axis": 0}), [product, "input"])
+    product = builder.add(Draft("product", nodes.Multiply), [three, "input"])
+    builder.add(Draft("both", nodes.Concatenate, {"axis": 0}), [product, "input"])
     assert builder.shape == (4,)
-    square = builder.add(Draft("square", Reshape, {"shape": (2, 2)}))
-    turned = builder.add(Draft("turned", Permute, {"order": (1, 0)}))
-    builder.add(Draft("matrix", MatMul), [square, turned])
-    builder.add(Draft("flat", Flatten))
+    square = builder.add(Draft("square", nodes.Reshape, {"shape": (2, 2)}))
+    turned = builder.add(Draft("turned", nodes.Permute, {"order": (1, 0)}))
+    builder.add(Draft("matrix", nodes.MatMul), [square, turned])
+    builder.add(Draft("flat", nodes.Flatten))
     builder.add(connections.affine("norm", np.array([1.0, 2, 3, 4]), np.zeros(4)))
-    builder.add(Draft("out", IF))
+    builder.add(Draft("out", nodes.IF))
     network = builder.network(Options(time_steps=1), dt=None)
     # (3, 3; 1, 1) times its transposed is (18, 6; 6, 2), each scaled by its own.
     run, _ = EventEngine(network).run(DenseInputs(np.ones((1, 1, 2), np.float32), 1), record=EVERYTHING)
     assert run.membranes["out"][0, 0].tolist() == [17, 11, 17, 7]
     with pytest.raises(InvalidGraph, match="node 'one': inputs"):
-        builder.add(Draft("one", Multiply), ["out"])
+        builder.add(Draft("one", nodes.Multiply), ["out"])
 
 
 def test_a_batch_norm_behind_a_transposed_convolution_scales_its_outputs() -> None:

@@ -20,7 +20,6 @@ from typer.testing import CliRunner, Result
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import ENGINES, create
-from spikeserve.models.spec.rules import Fire
 from spikeserve.training.commands.flags import typed_fields
 from spikeserve.training.commands.runs import FLAGS
 from spikeserve.training.commands.sentences import MOST, sentence_of
@@ -101,14 +100,6 @@ def test_a_command_is_told_only_what_was_typed_in_the_form_of_the_file() -> None
     assert typed("--download", "--learn", "") == {"data": {"download": True}, "network": {"learn": []}}
     # What is no number, or none of its type, is left for the model to refuse.
     assert typed("--seed", "many", "--epochs", "1.5") == {"seed": "many", "optimisation": {"epochs": 1.5}}
-
-
-def test_what_was_typed_is_read_by_the_model_whatever_the_type_of_the_field() -> None:
-    words = ["--download", "--sensor", "2,34", "--learn", "decay,gain", "--fire", "above_threshold", "--low", "-0.5"]
-    config = TrainingConfig.model_validate(typed(*words, "--max-steps", "12", "--folder", "here"))
-    assert (config.data.download, config.data.sensor, config.data.low) == (True, (2, 34), -0.5)
-    assert (config.data.max_steps, config.data.folder) == (12, Path("here"))
-    assert (config.network.learn, config.network.fire) == (("decay", "gain"), Fire.ABOVE_THRESHOLD)
 
 
 def test_a_flag_says_its_choices_its_range_and_its_default(help_of_fit: str) -> None:

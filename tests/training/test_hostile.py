@@ -198,14 +198,8 @@ def test_export_nir_to_a_full_disk_is_one_sentence_and_leaves_no_file(tmp_path: 
         (["--state-dict", "circle.pt"], "state-dict: 'circle.pt' holds no tensors by name, but 'weights' (int)"),
         (["--state-dict", "none.pt"], "state-dict: 'none.pt' holds no tensors by name, but 'weights' (int)"),
         (["--state-dict", "break.pt"], "state-dict: 'break.pt' does not fit the network: Error(s) in loading"),
-        (
-            ["--state-dict", "good.pt", "--rename", "deep.json"],
-            "rename: 'deep.json' is nested too deep, expected an object of old and new keys",
-        ),
-        (
-            ["--state-dict", "good.pt", "--rename", "pipe.json"],
-            "rename: 'pipe.json' cannot be read: it is a pipe, a socket or a device, expected a file",
-        ),
+        (["--state-dict", "good.pt", "--rename", "deep.json"], "rename: 'deep.json' is nested too deep, expected an o"),
+        (["--state-dict", "good.pt", "--rename", "pipe.json"], "rename: 'pipe.json' cannot be read: it is a pipe, a s"),
         (["--state-dict", "good.pt", "--rename", "nowhere.json"], "rename: 'nowhere.json' cannot be read: No such fil"),
         (["--repository", "data.npz"], "'data.npz/mine': cannot be read or written: Not a directory"),
         (["--input-shape", "3×3"], "--input-shape is '3×3', expected sizes with commas"),

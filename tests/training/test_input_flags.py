@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.errors import InvalidInput, InvalidSpec
+from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Input, OutOfRange, Readout, Scores
 from spikeserve.training.__main__ import app
 from spikeserve.training.importers.options import Options
@@ -76,12 +76,6 @@ def input_fields(**flags: Any) -> dict[str, Any]:
 def test_flags_that_say_nothing_are_refused_in_a_sentence(flags: dict[str, str], sentence: str) -> None:
     with pytest.raises(InvalidInput, match=re.escape(sentence)):
         input_fields(**flags)
-
-
-def test_a_file_that_holds_a_pickle_is_not_read(tmp_path: Path) -> None:
-    np.save(tmp_path / "low.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(InvalidInput, match="expected one number"):
-        input_fields(low=f"@{tmp_path}/low.npy")
 
 
 @pytest.fixture
@@ -224,15 +218,3 @@ def test_a_network_that_ends_in_a_linear_answers_the_values_that_its_framework_g
     assert "angle (rad), speed" in card
     assert "mean, as values" in card
     assert "Classes" not in card
-
-
-def test_a_network_that_ends_in_a_linear_is_read_by_its_mean_where_nobody_says_more(nets: Path) -> None:
-    run(*REGRESSION)
-    spec = ModelRepository(nets / "r").read("arm").network.spec
-    assert (spec.readout, spec.scores, spec.units, spec.labels) == (Readout.MEAN, Scores.SOFTMAX, None, ("0", "1"))
-
-
-def test_units_without_values_are_refused_and_nothing_is_published(nets: Path) -> None:
-    with pytest.raises(InvalidSpec, match="scores is 'softmax', which has none"):
-        run(*REGRESSION, "--units", "rad,m/s")
-    assert not (nets / "r").exists()

@@ -16,18 +16,7 @@ from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
 from spikeserve.models.spec.nodes import LI, LIF, CubaLIF, Neuron, Recurrent
 from spikeserve.models.spec.program import SPIKES
 from spikeserve.training.config import Surrogate
-from spikeserve.training.fit.operators import plain
-from spikeserve.training.fit.operators.derivation import (
-    CURRENT,
-    FEEDBACK,
-    SLOPE,
-    TO_LEAVING,
-    Rule,
-    Step,
-    general,
-    gradient_of,
-    rule_of,
-)
+from spikeserve.training.fit.operators import derivation, plain
 from spikeserve.training.fit.surrogate import DERIVATIVES, SurrogateThreshold
 from tests.networks import FIRING, INTEGRATING, neurons
 from tests.training.operator_cases import parse
@@ -47,20 +36,24 @@ def compute(expression: Expression, operands: Sequence[Tensor]) -> Tensor:
 
 
 @st.composite
-def rules(draw: st.DrawFn) -> tuple[Neuron, Rule, bool]:
+def rules(draw: st.DrawFn) -> tuple[Neuron, derivation.Rule, bool]:
     node = parse(draw(st.sampled_from(FIRING + INTEGRATING).flatmap(lambda kind: neurons("neuron", kind))))
     names = [name for name in node.values() if name != "start"]
     trained = tuple(draw(st.lists(st.sampled_from(names), unique=True))) if names else ()
     detached = draw(st.booleans())
-    return node, rule_of(node, trained, draw(st.sampled_from(list(DERIVATIVES))), detach_reset=detached), detached
+    return (
+        node,
+        derivation.rule_of(node, trained, draw(st.sampled_from(list(DERIVATIVES))), detach_reset=detached),
+        detached,
+    )
 
 
 @settings(max_examples=150, deadline=None)
 @given(rules())
-def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, Rule, bool]) -> None:
+def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, derivation.Rule, bool]) -> None:
     node, rule, detached = drawn
     assert rule.surrogate is not None
-    step = Step.of(rule)
+    step = derivation.Step.of(rule)
     generator = torch.Generator().manual_seed(0)
 
     def values(low: float = -2.0, high: float = 2.0) -> Tensor:
@@ -74,7 +67,7 @@ def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, Rule, 
     before = {name: values() for name in step.states}
     recurrent = node.recurrent is not None
     threshold = SurrogateThreshold(rule.surrogate, 2.5, detach_reset=detached)
-    learned = general(node, rule.trained)
+    learned = derivation.general(node, rule.trained)
     layer = layer_of(learned, parameters.__getitem__, threshold, (lambda _, __: feedback) if recurrent else None)
     layer = replace(layer, constant=partial(torch.tensor, dtype=torch.float64))
     leaving, _, last = layer.step({**before, SPIKES: None}, current, True)
@@ -87,7 +80,7 @@ def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, Rule, 
     wanted = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True, materialize_grads=True)
     assume(all(value.isfinite().all() for value in wanted))
 
-    known: dict[Expression, Tensor] = {CURRENT: current.detach(), FEEDBACK: feedback.detach()}
+    known: dict[Expression, Tensor] = {derivation.CURRENT: current.detach(), derivation.FEEDBACK: feedback.detach()}
     known |= {leaf(name): before[name].detach() for name in step.states}
     known |= {leaf(name): parameters[name].detach() for name in step.parameters}
     found = evaluate([step.leaving, *step.after, *step.stored], known, compute)
@@ -97,8 +90,8 @@ def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, Rule, 
     # The backward pass knows the parameters, what was stored and the gradients that arrive: nothing else.
     stored = dict(zip(step.stored, found[1 + len(step.states) :], strict=True))
     known = {leaf(name): parameters[name].detach() for name in step.parameters} | stored
-    known |= {TO_LEAVING: arriving[0], SLOPE: torch.tensor(2.5, dtype=torch.float64)}
-    known |= {gradient_of(name): value for name, value in zip(step.states, arriving[1:], strict=True)}
+    known |= {derivation.TO_LEAVING: arriving[0], derivation.SLOPE: torch.tensor(2.5, dtype=torch.float64)}
+    known |= {derivation.gradient_of(name): value for name, value in zip(step.states, arriving[1:], strict=True)}
     roots = {"current": step.to_current, **dict(zip(step.states, step.to_before, strict=True))}
     roots |= {"feedback": step.to_feedback} if step.to_feedback is not None else {}
     roots |= dict(zip(step.trained, step.to_trained, strict=True))
@@ -109,21 +102,21 @@ def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Neuron, Rule, 
 
 def test_a_plain_lif_stores_one_value_a_step_and_a_readout_none() -> None:
     # The surrogate and the spike both follow from what is charged; a leaky integrator's gradient needs its decay only.
-    lif = Step.of(rule_of(LIF(name="a", decay=0.9), (), Surrogate.SIGMOID))
-    assert lif.stored == (leaf("decay") * leaf("membrane") + CURRENT,)
-    assert Step.of(rule_of(LI(name="a", decay=0.9))).stored == ()
+    lif = derivation.Step.of(derivation.rule_of(LIF(name="a", decay=0.9), (), Surrogate.SIGMOID))
+    assert lif.stored == (leaf("decay") * leaf("membrane") + derivation.CURRENT,)
+    assert derivation.Step.of(derivation.rule_of(LI(name="a", decay=0.9))).stored == ()
 
 
 def test_a_synaptic_current_is_stored_only_where_its_decay_is_learned() -> None:
     node = CubaLIF(name="a", decay=0.9, syn_decay=0.5)
-    assert len(Step.of(rule_of(node, (), Surrogate.SIGMOID)).stored) == 1
-    assert leaf("synapse") in Step.of(rule_of(node, ("syn_decay",), Surrogate.SIGMOID)).stored
+    assert len(derivation.Step.of(derivation.rule_of(node, (), Surrogate.SIGMOID)).stored) == 1
+    assert leaf("synapse") in derivation.Step.of(derivation.rule_of(node, ("syn_decay",), Surrogate.SIGMOID)).stored
 
 
 def test_a_learned_parameter_counts_where_the_node_says_that_it_is_neutral() -> None:
     node = LIF(name="a", decay=1.0)
-    assert Step.of(rule_of(node)).parameters == ("threshold",)
-    assert Step.of(rule_of(node, ("decay", "gain"))).parameters == ("decay", "gain", "threshold")
+    assert derivation.Step.of(derivation.rule_of(node)).parameters == ("threshold",)
+    assert derivation.Step.of(derivation.rule_of(node, ("decay", "gain"))).parameters == ("decay", "gain", "threshold")
     learned = torch.tensor(1.0, requires_grad=True)
     parameters = {"decay": learned, "gain": torch.tensor(1.0), "drive": torch.tensor(0.0), "start": torch.tensor(0.0)}
     parameters["threshold"] = torch.tensor(9.0)
@@ -136,7 +129,9 @@ def test_a_learned_parameter_counts_where_the_node_says_that_it_is_neutral() -> 
 
 
 def test_a_recurrent_current_that_joins_the_input_shares_its_gradient() -> None:
-    step = Step.of(rule_of(LIF(name="a", decay=0.9, recurrent=Recurrent()), (), Surrogate.SIGMOID))
+    step = derivation.Step.of(
+        derivation.rule_of(LIF(name="a", decay=0.9, recurrent=Recurrent()), (), Surrogate.SIGMOID)
+    )
     assert step.to_feedback is step.to_current
 
 

@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 from typing_extensions import override
 
-from spikeserve.models.bundle import Contents
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import RunResult, create
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
-from spikeserve.models.errors import BundleNotFound
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.training.config import TrainingConfig
@@ -35,7 +33,6 @@ from spikeserve.training.report.card import training_card
 from spikeserve.training.report.epochs import Watcher
 from spikeserve.training.report.evaluate import evaluate
 from spikeserve.training.report.parity import Parity, compare_engines, engines_of
-from tests.bundles import contents
 from tests.networks import network_of, task
 
 
@@ -165,26 +162,6 @@ def test_a_bundle_the_default_engine_refuses_is_not_out(tmp_path: Path, monkeypa
             publish_imported(network, repository, "toy", lambda _: "# toy")
         assert list(tmp_path.iterdir()) == []
     assert publish_imported(network, repository, "toy", lambda _: "# toy").version == 1
-
-
-def test_a_version_appears_by_one_rename_so_no_reader_sees_half(tmp_path: Path, digits_like: Network) -> None:
-    repository = ModelRepository(tmp_path)
-    seen: list[Any] = []
-
-    class Watched(Contents):
-        """Looks into the repository once every file of the version is written, but before it is renamed."""
-
-        def write(self, folder: Path, version: int) -> None:
-            super().write(folder, version)
-            seen.append((repository.names(), repository.versions("toy"), (folder / "bundle.json").exists()))
-            with pytest.raises(BundleNotFound):
-                repository.read("toy")
-
-    made = contents(digits_like, samples=np.zeros((2, *digits_like.spec.input.shape), np.float32))
-    version = repository.publish(Watched(**vars(made)))
-    assert seen == [([], [], True)]
-    assert (version, repository.versions("toy")) == (1, [1])
-    assert [entry.name for entry in (tmp_path / "toy").iterdir()] == ["1"]
 
 
 @pytest.mark.parametrize("per_neuron", [False, True])

@@ -400,11 +400,7 @@ def charged(v: Tensor, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("compile_by", [torch.compile, torch.jit.script])
 def test_a_function_that_is_compiled_is_traced_as_the_code_that_it_is(compile_by: Callable[..., Any]) -> None:
     compiled = compile_by(charged)
-    require_same_bits_without_compiling(Own(lambda _, x, v: ((v := compiled(v, x)), v)))
-
-
-def require_same_bits_without_compiling(network: Own) -> None:
-    found = taken_in(network)
+    found = taken_in(network := Own(lambda _, x, v: ((v := compiled(v, x)), v)))
     with torch.compiler.set_stance("force_eager"), torch.no_grad():
         assert np.array_equal(given(found, inputs()), network(inputs()).numpy())
 
@@ -459,10 +455,8 @@ def test_what_has_no_state_may_take_all_steps_at_once() -> None:
                 membranes.append(v)
             return (torch.stack(membranes) > 1).float()
 
-    found = taken_in(AtOnce(two_states))
+    found = require_same_bits(AtOnce(two_states))
     assert [node.type for node in found.network.spec.nodes] == ["Linear", "Integrator", "Neuron"]
-    with torch.no_grad():
-        assert np.array_equal(given(found, inputs()), AtOnce(two_states)(inputs()).numpy())
 
 
 def test_what_two_neurons_give_may_be_added_and_multiplied() -> None:

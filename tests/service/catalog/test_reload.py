@@ -236,25 +236,6 @@ async def test_it_polls_by_itself_where_that_is_set(repository: Path) -> None:
                 await asyncio.sleep(0)
 
 
-async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(repository: Path) -> None:
-    async with started(repository) as client:
-        loader = loader_of(client)
-        await loader.unload("toy")
-        await poll(loader)
-        ready = await client.get("/health/ready")
-        assert (ready.status, ready.json) == (503, {"error": "no model is loaded"})
-        assert (await client.post(LEFT, "/models/toy/predict")).status == 404
-        assert (await client.get("/openapi.json")).status == 200
-        with pytest.raises(ModelNotFound):
-            await loader.unload("toy")
-        await loader.load("toy")
-        assert (await client.post(LEFT)).status == 200
-        assert (await client.get("/health/ready")).status == 200
-        publish(repository, doubled())
-        await poll(loader)  # which it is no longer kept from
-        assert await versions(client) == [(2, "ready")]
-
-
 @pytest.mark.parametrize(("setting", "served"), [("all", [1, 2, 3]), ("latest", [3]), ("1,3,9", [1, 3]), ("2", [2])])
 def test_the_settings_say_which_versions_are_served(repository: Path, setting: str, served: list[int]) -> None:
     async def ask() -> None:

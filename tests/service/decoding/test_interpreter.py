@@ -7,18 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from spikeserve.service.inference.decoding import pieces
 from spikeserve.service.inference.decoding.numbers import SLICE_BYTES, cut_array
-from spikeserve.service.inference.decoding.pieces import (
-    MAX_PAUSES,
-    PIECE_BYTES,
-    Interpreter,
-    Iteration,
-    before_piece,
-    joined,
-)
 
 
-class Loop(Iteration):
+class Loop(pieces.Iteration):
     """An event loop whose iteration began then; counts how often a thread looks."""
 
     def __init__(self, since: float) -> None:
@@ -39,28 +32,28 @@ class Loop(Iteration):
 def looks(since: float, work: Callable[[], object]) -> int:
     """Return how often work looks at an event loop whose iteration began then."""
     loop = Loop(since)
-    Interpreter(loop).run(work)
+    pieces.Interpreter(loop).run(work)
     return loop.looks
 
 
 @pytest.fixture(autouse=True)
 def _no_loop_is_left() -> object:
     yield
-    Interpreter().run(int)
+    pieces.Interpreter().run(int)
 
 
 def test_work_waits_a_few_times_where_the_event_loop_is_behind() -> None:
-    assert looks(-math.inf, before_piece) == MAX_PAUSES
+    assert looks(-math.inf, pieces.before_piece) == pieces.MAX_PAUSES
 
 
 def test_work_does_not_wait_while_the_event_loop_waits_itself() -> None:
-    assert looks(math.inf, before_piece) == 1
+    assert looks(math.inf, pieces.before_piece) == 1
 
 
 def test_a_thread_that_no_event_loop_is_known_to_waits_for_none() -> None:
     loop = Loop(-math.inf)
-    Interpreter(loop)
-    before_piece()
+    pieces.Interpreter(loop)
+    pieces.before_piece()
     assert loop.looks == 0
 
 
@@ -71,4 +64,6 @@ def test_each_slice_of_a_long_array_is_a_piece() -> None:
 
 
 def test_each_piece_of_a_long_answer_is_one() -> None:
-    assert looks(math.inf, lambda: joined([bytes(PIECE_BYTES)] * 4)) == 5  # the one after the last is empty here
+    assert (
+        looks(math.inf, lambda: pieces.joined([bytes(pieces.PIECE_BYTES)] * 4)) == 5
+    )  # the one after the last is empty here

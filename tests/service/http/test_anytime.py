@@ -30,19 +30,6 @@ def calibrated(tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def test_a_decided_sample_ends_and_says_after_how_many_steps(client: TestClient) -> None:
-    answer = client.post("/predict", json=EARLY).json()
-    assert answer["time_steps"] == 8
-    predictions = answer["predictions"]
-    assert [each["steps_used"] for each in predictions] == [5, 8, 8]
-    assert [each["spike_counts"] for each in predictions] == [[5, 0], [8, 8], [0, 0]]
-    # Inputs other than 0 meet two weights each, once.
-    assert [each["synaptic_operations"] for each in predictions] == [2, 4, 4]
-    whole = client.post("/predict", json=EARLY | {"stop": None}).json()["predictions"]
-    assert [each["class_index"] for each in predictions] == [each["class_index"] for each in whole]
-    assert all("steps_used" not in each for each in whole)
-
-
 def test_what_is_recorded_ends_with_its_sample(client: TestClient) -> None:
     body = EARLY | {"return": ["raster", "membrane", "spikes_per_node"]}
     clear, level, _ = client.post("/predict", json=body).json()["predictions"]

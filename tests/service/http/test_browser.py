@@ -37,11 +37,8 @@ expect.set_options(timeout=WAIT)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Without these it looks for updates, and in a container, as root, it does not start at all.
 FLAGS = (
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
+    *("--no-sandbox", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--disable-quic"),
 )
 pytestmark = pytest.mark.usefixtures("reference_engine")  # for the servers that a test starts for itself
 HTML = "<img src=x onerror=alert(1)>"
@@ -402,17 +399,6 @@ def test_membranes_of_chosen_neurons_are_drawn_with_their_threshold(visit: Visit
     expect(membranes).to_have_text("A neuron is 64, expected a whole number from 0 to 63.")
     visit.figure("output").locator(".plot").dblclick(position={"x": 100, "y": 7})  # in the first of ten rows
     expect(membranes.locator("canvas")).to_have_attribute("aria-label", re.compile("Membranes of output .* neuron 0 "))
-
-
-def test_the_parts_of_the_time_are_those_of_the_header_server_timing(modules: Any) -> None:
-    parts = modules.evaluate(
-        """async () => {
-          const { serverTiming } = await import("/page/api.js");
-          const timing = 'queue;dur=0.5, run;desc="the run";dur=1.25, hit';
-          return serverTiming(new Response("", { headers: { "Server-Timing": timing } }));
-        }"""
-    )
-    assert parts == [{"name": "queue", "milliseconds": 0.5}, {"name": "the run", "milliseconds": 1.25}]
 
 
 def test_what_is_drawn_is_asked_and_shown_until_it_is_wiped(visit: Visit, url: str) -> None:

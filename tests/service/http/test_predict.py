@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from spikeserve.models.bundle import Golden
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
-from spikeserve.models.engines import ENGINES
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
@@ -220,18 +219,6 @@ def test_each_version_is_described_and_a_path_without_one_means_the_newest(serve
     assert (first.json()["version"], first.json()["time_steps"]) == (1, 3)
     assert second.json() == served.get("/models/two").json()
     assert third.status_code == 404
-
-
-@pytest.mark.parametrize("engine", list(ENGINES))
-def test_every_engine_answers_as_the_reference(engine: str, digits_repository: Path, digits_like: Network) -> None:
-    samples = np.random.default_rng(5).random((3, 64), np.float32)
-    expected, _ = ReferenceEngine(digits_like).run(encode(samples, digits_like.spec))
-    with serving(digits_repository, engine=engine) as client:
-        answer = predict(client, "digits", samples.tolist())
-    assert answer["engine"] == engine
-    assert [each["spike_counts"] for each in answer["predictions"]] == expected.spike_counts.tolist()
-    counted = [each["synaptic_operations"] for each in answer["predictions"]]
-    np.testing.assert_array_equal(expected.synaptic_operations, counted)
 
 
 def test_the_examples_of_a_model_are_its_golden_samples_as_a_request(served: TestClient) -> None:

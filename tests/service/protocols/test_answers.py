@@ -11,7 +11,7 @@ from starlette.types import Message
 
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.network import Network
-from spikeserve.service.catalog.limits import AnswerSize, ModelLimits
+from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.http.answers import PiecesResponse
@@ -42,18 +42,6 @@ def wide(classes: int) -> Network:
         {"fc.weight": np.ones((classes, 1), np.float32)},
         **task(1, 3, classes, low=0, high=10),
     )
-
-
-def test_the_bytes_of_an_answer_are_those_of_its_labels_counts_and_probabilities() -> None:
-    size = AnswerSize(toy().spec, "toy")
-    assert size.native(0, 3) == ENVELOPE
-    assert size.native(10, 3) == ENVELOPE + 10 * SAMPLE
-    # Two neurons, three steps: six membranes of 8 bytes in arrays and 25 in JSON, two brackets and a comma for each
-    # step of the one node (and one that may be read out), and what is around the node's name.
-    membrane = 6 * 33 + 3 * 3 * 2 + size.node_names
-    assert size.native(1, 3, ["membrane"]) == ENVELOPE + SAMPLE + membrane
-    # A spike is its step and its neuron, a digit each, and two commas.
-    assert size.native(1, 3, ["raster"]) == ENVELOPE + SAMPLE + 6 * (8 + 4) + size.node_names
 
 
 @pytest.mark.parametrize("returned", [[], ["raster", "membrane", "spikes_per_node"]])

@@ -22,7 +22,6 @@ with warnings.catch_warnings():  # what they warn of at import is theirs
     warnings.simplefilter("ignore")
     why = "the extra 'clients' is not installed"
     triton = pytest.importorskip("tritonclient.http", reason=why)
-    triton_aio = pytest.importorskip("tritonclient.http.aio", reason=why)
     kserve = pytest.importorskip("kserve", reason=why)
     from tritonclient.utils import InferenceServerException
 
@@ -62,8 +61,8 @@ def values_of(result: Any) -> dict[str, Any]:
     return {name: (array[:, 0] if array.shape[1] == 1 else array).tolist() for name, array in found.items()}
 
 
-def triton_input(values: NDArray[np.float32], *, binary: bool, module: Any = triton) -> Any:
-    tensor = module.InferInput("inputs", list(values.shape), "FP32")
+def triton_input(values: NDArray[np.float32], *, binary: bool) -> Any:
+    tensor = triton.InferInput("inputs", list(values.shape), "FP32")
     return tensor.set_data_from_numpy(values, binary_data=binary)
 
 
@@ -144,26 +143,6 @@ def test_tritons_client_loads_and_unloads(client: Any, models: Path) -> None:
     assert listed == {"name": "rate", "version": "2", "state": "READY", "reason": ""}
     with pytest.raises(InferenceServerException, match="parameters"):
         client.load_model("rate", config="{}")
-
-
-@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
-def test_tritons_awaited_client_agrees(service: Process, samples: NDArray[np.float32], compression: str | None) -> None:
-    async def ask() -> list[Any]:
-        async with triton_aio.InferenceServerClient(service.url.removeprefix("http://")) as client:
-            assert await client.is_server_ready()
-            calls = (
-                client.infer(
-                    "digits",
-                    [triton_input(samples, binary=binary, module=triton_aio)],
-                    request_compression_algorithm=compression,
-                    response_compression_algorithm=compression,
-                )
-                for binary in (False, True)
-            )
-            return await asyncio.gather(*calls)
-
-    expected = native(service, samples)
-    assert [values_of(result) for result in asyncio.run(ask())] == [expected, expected]
 
 
 @pytest.mark.parametrize("binary", [False, True])
