@@ -17,14 +17,7 @@ from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.layouts import aligned
 from spikeserve.models.engines.event.native import array_of
 from spikeserve.models.engines.event.plan import Plan
-from spikeserve.models.engines.event.table import (
-    ENDED,
-    FIRES_TOO_OFTEN,
-    NEEDS_ROOM,
-    RUN,
-    SIGNAL,
-    STOPPED,
-)
+from spikeserve.models.engines.event.table import ENDED, FIRES_TOO_OFTEN, NEEDS_ROOM, RUN, SIGNAL, STOPPED
 from spikeserve.models.engines.readout import check_spikes
 from spikeserve.models.engines.stop import Stop
 from spikeserve.models.spec.network import FloatArray

@@ -77,12 +77,7 @@ def feed_of(node: Weighted, _: Network, __: Layout, ___: Layout) -> Feed:
 @feed_of.register
 def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
     weight = leaving.to_rows(network.tensors[f"{node.name}.weight"].T)
-    return NOTHING._replace(
-        kind=GATHER,
-        weight=panels(weight),
-        fan_in=len(weight),
-        fan_out=float(leaving.size),
-    )
+    return NOTHING._replace(kind=GATHER, weight=panels(weight), fan_in=len(weight), fan_out=float(leaving.size))
 
 
 def few_weights(weight: FloatArray | Sparse, share: float) -> Sparse | None:

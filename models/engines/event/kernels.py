@@ -16,14 +16,7 @@ import numpy as np
 
 from spikeserve.models.engines.event.compiled import addressed, borrowing, inner
 from spikeserve.models.engines.event.connections import DOUBLES, INTEGERS, NARROW, NO_FEED, PANEL
-from spikeserve.models.engines.event.currents import (
-    BLOCK,
-    Array,
-    connect,
-    gather,
-    gather_doubles,
-    rows_at_once,
-)
+from spikeserve.models.engines.event.currents import BLOCK, Array, connect, gather, gather_doubles, rows_at_once
 from spikeserve.models.engines.event.native import call, records_of
 from spikeserve.models.engines.event.table import Events
 from spikeserve.models.engines.event.vectors import (

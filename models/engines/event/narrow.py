@@ -13,14 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.engines.event.connections import (
-    AT_ONCE,
-    GATHER,
-    NARROW,
-    NOTHING,
-    SCATTER,
-    as_integers,
-)
+from spikeserve.models.engines.event.connections import AT_ONCE, GATHER, NARROW, NOTHING, SCATTER, as_integers
 from spikeserve.models.engines.event.layouts import Layout, aligned, padded
 from spikeserve.models.engines.event.narrow_code import Convolution, convolving, gathering
 from spikeserve.models.engines.event.native import Native

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.engines.event import node_kernels
+from spikeserve.models.engines.event import node_kernels, table
 from spikeserve.models.engines.event.carried import CarriedLayout
 from spikeserve.models.engines.event.compiled import Addressed
 from spikeserve.models.engines.event.connections import (
@@ -33,43 +33,11 @@ from spikeserve.models.engines.event.layouts import Layout, aligned
 from spikeserve.models.engines.event.narrow import byte_convolution, byte_sum
 from spikeserve.models.engines.event.native import Native
 from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
-from spikeserve.models.engines.event.table import (
-    ADD,
-    CONCATENATE,
-    COUNT,
-    FIRST,
-    GREATEST,
-    LAST,
-    MATMUL,
-    MEAN,
-    MULTIPLY,
-    NODE,
-    SUM,
-    put,
-)
 from spikeserve.models.engines.fan_out import constant_nodes, fan_out, recurrent_fan_out
 from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.neurons import at_rest, program_of
-from spikeserve.models.spec import INPUT, Readout, Spec
+from spikeserve.models.spec import INPUT, Readout, Spec, nodes
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import (
-    Concatenate,
-    Conv,
-    Delay,
-    JoinBase,
-    Linear,
-    MatMul,
-    MaxPool,
-    Moved,
-    Multiply,
-    Neuron,
-    Node,
-    Permute,
-    Pool,
-    Scale,
-    Spiking,
-    Weighted,
-)
 from spikeserve.models.spec.program import Program
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.models.spec.sparse import FEW, FEW_BYTES, Sparse
@@ -77,7 +45,12 @@ from spikeserve.models.spec.sums import Sum, Summation, Sums, sums_of
 
 USUAL = 0.05  # share of inputs that are not 0
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
-READS = {Reduction.SUM: SUM, Reduction.MEAN: MEAN, Reduction.MAX: GREATEST, Reduction.LAST: LAST}
+READS = {
+    Reduction.SUM: table.SUM,
+    Reduction.MEAN: table.MEAN,
+    Reduction.MAX: table.GREATEST,
+    Reduction.LAST: table.LAST,
+}
 
 
 class Plan:
@@ -100,29 +73,29 @@ class Plan:
         self.slots, self.names = [layouts[INPUT]], list[str]()
         self.layers, self.columns = dict[str, tuple[int, Layout]](), dict[str, int]()
         self.arrays: list[Any] = []  # what the table has the addresses of
-        self.rows = np.zeros(3 * len(spec.nodes) + 4, NODE)  # a node has three rows at most
+        self.rows = np.zeros(3 * len(spec.nodes) + 4, table.NODE)  # a node has three rows at most
         at, self.room = {INPUT: 0}, 0
         self._add(INPUT, node_kernels.find_inputs, 0, 0)
         for node in spec.nodes:
             sources = [at[name] for name in spec.sources[node.name]]
             after, before, arriving = layouts[node.name], [self.slots[source] for source in sources], sources[0]
             if len(sources) > 1:
-                arriving = self._slot(after if isinstance(node, JoinBase) else before[0])
+                arriving = self._slot(after if isinstance(node, nodes.JoinBase) else before[0])
                 fields = _joined(node, before, after)
                 self._add(node.name, node_kernels.join, sources[0], arriving, others=np.array(sources), **fields)
-            if isinstance(node, JoinBase):
+            if isinstance(node, nodes.JoinBase):
                 at[node.name] = arriving
                 continue
             target = at[node.name] = self._slot(after)
-            if isinstance(node, Neuron):
+            if isinstance(node, nodes.Neuron):
                 self._add_layer(node, network, sums[f"{node.name}.recurrent"], arriving, target)
                 continue
             function, fields = self._planned(node, network, sums, before[0], after)
             self._add(node.name, function, arriving, target, **fields)
         readers = [node.name for node in spec.nodes if INPUT in spec.sources[node.name]]
-        put(self.arrays, self.rows[0], constant=self._constant.issuperset(readers))
+        table.put(self.arrays, self.rows[0], constant=self._constant.issuperset(readers))
         if not self.slots[0].is_flat:
-            put(self.arrays, self.rows[0], places=self.slots[0].places)
+            table.put(self.arrays, self.rows[0], places=self.slots[0].places)
         read, last = spec.readout_node.name, spec.nodes[-1].name
         source = at[read if spec.readout.of_membrane else last]
         self._add("", node_kernels.read_out, source, source, **_read(spec.readout), places=self.slots[source].places)
@@ -147,28 +120,28 @@ class Plan:
         row, layout = self.rows[len(self.names)], self.slots[target]
         self.names.append(name)
         constant = name in self._constant
-        put(self.arrays, row, function=function.address, source=source, target=target, constant=constant)
-        put(self.arrays, row, **{"size": layout.size, "units": layout.places.size, **fields})
+        table.put(self.arrays, row, function=function.address, source=source, target=target, constant=constant)
+        table.put(self.arrays, row, **{"size": layout.size, "units": layout.places.size, **fields})
 
     def _planned(
-        self, node: Node, network: Network, sums: Sums, before: Layout, after: Layout
+        self, node: nodes.Node, network: Network, sums: Sums, before: Layout, after: Layout
     ) -> tuple[Addressed, dict[str, Any]]:
         """Return the function of a node that has one input and is no neuron, and the fields that it reads."""
-        if isinstance(node, Weighted):
+        if isinstance(node, nodes.Weighted):
             fields, code = _connection(node, network, sums[node.name], before, after)
             self.arrays.append(code)
             return node_kernels.connect_later, fields
-        if isinstance(node, Pool):
-            largest = isinstance(node, MaxPool)
+        if isinstance(node, nodes.Pool):
+            largest = isinstance(node, nodes.MaxPool)
             dense = largest or sums[node.name].by is not Summation.FLOAT32
             return node_kernels.pool, {"largest": largest, "dense": dense, **windows_of(node, before, after)._asdict()}
-        if isinstance(node, Scale):
+        if isinstance(node, nodes.Scale):
             factors, offsets = (_by_step(network.parameter(node, name), node, after) for name in ("scale", "offset"))
             fields = {"scale": factors, "shift": offsets, "by_step": node.by_step}
             return node_kernels.scale if node.offset == 0 else node_kernels.shift, fields
-        if isinstance(node, Moved):
+        if isinstance(node, nodes.Moved):
             return node_kernels.move, {"moves": _moves(node, before, after), "places": before.places}
-        if isinstance(node, Delay):
+        if isinstance(node, nodes.Delay):
             delay = np.array(node.shared) if node.shared else _by_place(network.parameter(node, "delay"), after)
             taps = after.places.reshape(max(1, len(node.shared)), -1)
             return node_kernels.delay, {
@@ -179,8 +152,8 @@ class Plan:
             }
         raise TypeError(f"no native function for a {type(node).__name__}")
 
-    def _add_layer(self, node: Neuron, network: Network, rule: Sum, source: int, target: int) -> None:
-        program, layout, spiking = program_of(node), self.slots[target], isinstance(node, Spiking)
+    def _add_layer(self, node: nodes.Neuron, network: Network, rule: Sum, source: int, target: int) -> None:
+        program, layout, spiking = program_of(node), self.slots[target], isinstance(node, nodes.Spiking)
         values = {name: network.parameter(node, name) for name in program.parameters}
         arrays = frozenset(name for name, value in values.items() if value.ndim)
         inside = np.packbits(np.isin(np.arange(layout.size), layout.places), bitorder="little").view(np.uint16)
@@ -201,7 +174,7 @@ class Plan:
             inside=inside,
             carried_at=self.carried.begins.get(node.name, 0),  # one without a state remembers nothing
             spiking=spiking,
-            several=isinstance(node, Spiking) and node.several,
+            several=isinstance(node, nodes.Spiking) and node.several,
             traced=not spiking or (read and self.spec.readout.of_membrane),
             **fields,
             **_recurrent(node, network, rule, layout),
@@ -219,31 +192,31 @@ class Plan:
 def _read(readout: Readout) -> dict[str, Any]:
     """Return how the last output is read, and whether its membranes are."""
     if readout.of_spikes:
-        return {"operation": COUNT if readout is Readout.SPIKE_COUNT else FIRST}
+        return {"operation": table.COUNT if readout is Readout.SPIKE_COUNT else table.FIRST}
     return {"operation": READS[readout.reduction], "of_trace": readout.of_membrane}
 
 
-def _joined(node: Node, before: Sequence[Layout], after: Layout) -> dict[str, Any]:
+def _joined(node: nodes.Node, before: Sequence[Layout], after: Layout) -> dict[str, Any]:
     """Return the operation of a node with several inputs, and the places that it needs."""
-    if isinstance(node, Concatenate):
+    if isinstance(node, nodes.Concatenate):
         ends = np.cumsum([layout.shape[node.axis] for layout in before])
         elements = np.split(np.arange(after.places.size).reshape(after.shape), ends[:-1], axis=node.axis)
         moves = np.full(sum(layout.size for layout in before), -1, np.int32)
         begins = np.cumsum([0, *(layout.size for layout in before)])
         for part, layout, begin in zip(elements, before, begins, strict=False):
             moves[begin + layout.places] = after.places[part.ravel()]
-        return {"operation": CONCATENATE, "moves": moves}
-    if isinstance(node, MatMul):
+        return {"operation": table.CONCATENATE, "moves": moves}
+    if isinstance(node, nodes.MatMul):
         *heads, rows, inner = before[0].shape
         sizes = {"heads": math.prod(heads), "rows": rows, "inner": inner, "columns": after.shape[-1]}
-        return {"operation": MATMUL, "moves": np.concatenate([each.places for each in (*before, after)]), **sizes}
-    return {"operation": MULTIPLY if isinstance(node, Multiply) else ADD}
+        return {"operation": table.MATMUL, "moves": np.concatenate([each.places for each in (*before, after)]), **sizes}
+    return {"operation": table.MULTIPLY if isinstance(node, nodes.Multiply) else table.ADD}
 
 
-def _moves(node: Moved, before: Layout, after: Layout) -> NDArray[np.int32]:
+def _moves(node: nodes.Moved, before: Layout, after: Layout) -> NDArray[np.int32]:
     """Return where each place of `before` lies in `after`."""
     elements = np.arange(before.places.size)
-    if isinstance(node, Permute):
+    if isinstance(node, nodes.Permute):
         elements = np.argsort(elements.reshape(before.shape).transpose(node.order).ravel())
     return after.places[elements[before.elements]]
 
@@ -253,14 +226,14 @@ def _by_place(values: FloatArray, layout: Layout) -> FloatArray:
     return layout.to_rows(np.broadcast_to(values, layout.shape).reshape(-1)) if values.ndim else values.reshape(1)
 
 
-def _by_step(values: FloatArray, node: Scale, layout: Layout) -> FloatArray:
+def _by_step(values: FloatArray, node: nodes.Scale, layout: Layout) -> FloatArray:
     """Return a parameter at each place of a layout, one row after the other where each step has its own."""
     shape = (node.steps, *layout.shape) if node.steps is not None and values.ndim else layout.shape
     return layout.to_rows(np.broadcast_to(values, shape).reshape(-1, layout.places.size)).reshape(-1)
 
 
 def _connection(
-    node: Weighted, network: Network, rule: Sum, before: Layout, after: Layout
+    node: nodes.Weighted, network: Network, rule: Sum, before: Layout, after: Layout
 ) -> tuple[dict[str, Any], Native | None]:
     """Return the fields of a connection, and the function that adds it up if there is one."""
     bias = network.tensor(node, "bias")
@@ -273,17 +246,17 @@ def _connection(
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
     row, packed = after.to_rows(spread.reshape(-1)), None
-    name, linear = f"{node.name}.weight", isinstance(node, Linear)
+    name, linear = f"{node.name}.weight", isinstance(node, nodes.Linear)
     stored = network.stored[name]
     few = FEW if isinstance(stored, Sparse) and node.weight_bits is None else FEW_BYTES  # as their price says
     sparse = few_weights(stored, few) if linear else None
     if linear and sparse is None:
         senders = np.arange(before.places.size, dtype=np.int32)
         packed = byte_sum(rule, network.tensors[name], row, senders, before.places.size, after)
-    elif isinstance(node, Conv):
+    elif isinstance(node, nodes.Conv):
         packed = byte_convolution(rule, node, network.tensors[name], per_channel, before, after)
     if packed is not None:
-        inputs = node.in_features if isinstance(node, Linear) else before.size
+        inputs = node.in_features if isinstance(node, nodes.Linear) else before.size
         tables = packed.feed(inputs, after.size)._asdict()
         return {**tables, "bias": packed.base, "cost": cost}, packed.code
     if linear and sparse is None:
@@ -307,14 +280,14 @@ def _parameters(
     return parameters
 
 
-def _rest(node: Neuron, program: Program, values: Mapping[str, FloatArray], layout: Layout) -> FloatArray:
+def _rest(node: nodes.Neuron, program: Program, values: Mapping[str, FloatArray], layout: Layout) -> FloatArray:
     """Lay out the states before the first step, a row for each."""
     state = at_rest(node, program, values.__getitem__, np.zeros(layout.shape, np.float32))
     rows = [layout.to_rows(np.asarray(state[name], np.float32).reshape(-1)) for name in program.states]
     return np.concatenate([*rows, NO_FLOATS])
 
 
-def _recurrent(node: Neuron, network: Network, rule: Sum, layout: Layout) -> dict[str, Any]:
+def _recurrent(node: nodes.Neuron, network: Network, rule: Sum, layout: Layout) -> dict[str, Any]:
     if node.recurrent is None:
         return {"recurrent_summed": FLOATS, "recurrent_grid": 1.0}
     bias = network.tensor(node, "recurrent.bias")
