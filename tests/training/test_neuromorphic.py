@@ -181,12 +181,14 @@ def test_ssc_has_a_validation_split_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["shd", "ssc"])
 def test_the_pages_command_trains_on_files_as_they_are_downloaded(name: str, tmp_path: Path) -> None:
-    (line,) = re.findall(rf"^spikeserve (fit --dataset {name} .*)$", (ROOT / "docs/training.md").read_text(), re.M)
+    (line,) = re.findall(r"^spikeserve (fit --dataset shd .*)$", (ROOT / "docs/data.md").read_text(), re.M)
     for part in ("train", "valid", "test") if name == "ssc" else ("train", "test"):
         path = tmp_path / "data" / name.upper() / f"{name}_{part}.h5"
         write_heidelberg(path, [0, 1] * 6, [b"a", b"b"], speakers=[speaker for speaker in range(6) for _ in range(2)])
     # The last of two flags counts: a layer of 4 for one epoch does here.
-    done = training_here(*line.split(), "--architecture", "4R:adlif", "--epochs", "1", cwd=tmp_path, plots=False)
+    done = training_here(
+        *line.replace("shd", name).split(), "--architecture", "4R:adlif", "--epochs", "1", cwd=tmp_path, plots=False
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"Test accuracy .* \(\d+ of 12\)", done.stdout)
 
