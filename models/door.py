@@ -6,26 +6,31 @@ an image are no installed distribution, so they have no entry points); an instal
 entry points of that group; and a file of one's own lies in the folder that --plugins-dir names.
 
 The variable SPIKESERVE_PLUGINS lists the plugins that are let in, by default all; empty, it shuts the door. No request
-names a plugin, nor does a bundle.
+names a plugin, nor does a bundle. One that is let in and cannot be opened ends every command but `--help` and `plugins`
+with a sentence, which says how it is left out.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
+from glob import glob
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
-from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
-from spikeserve.models.errors import InvalidInput, install
+from spikeserve.models.errors import InvalidInput, bounded_line, install
 
-GROUP = "spikeserve.plugins"
+OURS, GROUP, POINTS = "spikeserve", "spikeserve.plugins", "*.dist-info/entry_points.txt"
 KINDS = ("importer", "target", "reader", "neuron", "command", "protocol", "engine")  # as `models.kinds` documents them
-LET_IN, FOLDER, LOOSE = "SPIKESERVE_PLUGINS", "SPIKESERVE_PLUGINS_DIR", "spikeserve_plugin_"
+LET_IN, FOLDER, LOOSE = "SPIKESERVE_PLUGINS", "SPIKESERVE_PLUGINS_DIR", "spikeserve_loose"
+POINT = re.compile(r"^[ \t]*([^#;\s=][^=\n]*?)[ \t]*=[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 
 
 def _unsure(_: Path) -> float:
@@ -38,7 +43,8 @@ class Plugin(NamedTuple):
     `at` says where its code is, as `module:attribute` or a module; one with a dot before it lies beside the plugin's.
     `says` is a line for people, `needs` the modules without which it cannot work, and `extra` the extra that has them.
     `guess` says of a file, by its name and first bytes, how surely an importer or a reader takes it: 0 to 1.
-    `package` is where it came from, which the door writes.
+    A guess should read no more of the file than it needs; of a pipe or a device none is asked.
+    `package` is where it came from, and `plugin` what SPIKESERVE_PLUGINS calls that: the door writes both.
     """
 
     kind: str
@@ -49,110 +55,128 @@ class Plugin(NamedTuple):
     extra: str = ""
     guess: Callable[[Path], float] = _unsure
     package: str = ""
+    plugin: str = ""
 
     @property
     def missing(self) -> list[str]:
-        """The modules that it needs and that are not installed; none is imported to know."""
-        return [each for each in self.needs if not _is_installed(each)]
+        """The modules that it needs and that are not installed, nor the packages that they are in; none is imported."""
+        return [each for each in self.needs if not all(map(find_spec, accumulate(each.split("."), "{}.{}".format)))]
 
     def load(self) -> Any:
-        """Import it; raises InvalidInput with what to install."""
+        """Import it; raises InvalidInput with what to install, or why it cannot be imported."""
         if missing := self.missing:
             how = install(self.extra) if self.extra else f"pip install {' '.join(missing)}"
             raise InvalidInput(f"{self.kind} '{self.name}' needs the module {missing[0]}, expected it here: {how}")
         module, _, attribute = self.at.partition(":")
-        code = import_module(module)
-        return getattr(code, attribute) if attribute else code
+        who = f"{self.kind} '{self.name}' of {self.package}"
+        with nullcontext() if self.package in ("", OURS) else _blamed(who):
+            return getattr(import_module(module), attribute) if attribute else import_module(module)
+
+    def sure(self, path: Path) -> float:
+        """Return its guess; that of a pipe or a device, which may have no end, is 0. Raises InvalidInput."""
+        with _blamed(f"'{path}': {self.kind} '{self.name}' of {self.package}"):
+            special = self.plugin and path.exists() and not (path.is_file() or path.is_dir())
+            if not 0 <= (share := 0.0 if special else float(self.guess(path))) <= 1:
+                raise InvalidInput(f"its guess is {share}, expected 0 to 1")
+            return share
 
 
 @cache
-def plugins() -> Mapping[tuple[str, str], Plugin]:
-    """Return all that there is, by kind and name; raises InvalidInput where two claim a name, which names both."""
-    known: dict[tuple[str, str], Plugin] = {}
-    for package, module in _modules():
-        for each in getattr(module, "PLUGINS", ()):
-            key, at = (each.kind, each.name), each.at
-            if each.kind not in KINDS:
-                raise InvalidInput(f"plugin '{package}': the kind '{each.kind}' is none of {', '.join(KINDS)}")
-            if key in known:
-                raise InvalidInput(f"{each.kind} '{each.name}' comes with {known[key].package}, and with {package}")
-            at = f"{module.__name__}{at}" if at.startswith((".", ":")) else at
-            known[key] = each._replace(at=at, package=package)
-    return known
+def opened() -> tuple[Mapping[tuple[str, str], Plugin], Sequence[str]]:
+    """Return all that there is, by kind and name, and a sentence for each plugin that cannot be opened.
+
+    Raises InvalidInput for a folder, or a list of those that are let in, which names what is not there.
+    """
+    known, faults = dict[tuple[str, str], Plugin](), dict[str, str]()
+    places, listed = dict.fromkeys(_places()), os.environ.get(LET_IN)
+    names = [name for name, _, _ in places]
+    let_in = names if listed is None else listed.replace(",", " ").split()
+    if unknown := {*let_in} - {*names}:
+        raise InvalidInput(f"{LET_IN}: '{min(unknown)}' is no plugin here, expected some of {', '.join(names)}")
+    for plugin, package, module in (place for place in places if place[0] in let_in):
+        with _blamed(f"plugin '{plugin}' of {package}", faults, plugin):
+            records = import_module(module).PLUGINS
+            for each in records if isinstance(records, tuple) else [records]:
+                sound = isinstance(each, Plugin) and each.kind in KINDS and isinstance(each.needs, tuple)
+                texts = (each.name, each.at, each.says, each.extra, *each.needs) if sound else (None,)
+                if {*map(type, texts)} != {str} or not (callable(each.guess) and each.name[0].isalpha()):
+                    raise InvalidInput(f"PLUGINS has {each}, expected a Plugin of one of the kinds {', '.join(KINDS)}")
+                at = f"{module}{each.at}" if each.at.startswith((".", ":")) else each.at
+                own = each._replace(at=at, package=package, plugin=plugin)
+                if (other := known.setdefault((each.kind, each.name), own)) is not own:
+                    raise InvalidInput(f"{each.kind} '{each.name}' comes with {other.package}, and with {package}")
+    return known, [f"{each}; {_without(known, faults)}" for each in faults.values()]
 
 
 def of_kind(kind: str, own: Collection[str] = ()) -> dict[str, Plugin]:
-    """Return the plugins of a kind, by name; raises InvalidInput for a name that is the core's `own`, in any case."""
-    known = {name: each for (its, name), each in sorted(plugins().items()) if its == kind}
-    for name in known:
-        if name.lower() in map(str.lower, own):
-            raise InvalidInput(f"{kind} '{name}' comes with spikeserve, and with {known[name].package}")
-    return known
+    """Return the plugins of a kind, by name.
+
+    Raises InvalidInput for one of any kind that cannot be opened, and for a name that is the core's `own`, in any case.
+    """
+    known, faults = opened()
+    brought = {name: each for (its, name), each in sorted(known.items()) if its == kind}
+    if faults:
+        raise InvalidInput(faults[0])
+    for one in (brought[name] for name in brought if name.lower() in map(str.lower, own)):
+        out = _without(known, [one.plugin])
+        raise InvalidInput(f"{kind} '{one.name}' comes with {OURS}, and with {one.package}; {out}")
+    return brought
 
 
 def named(kind: str, name: str) -> Any:
     """Import the plugin of that kind and name; raises InvalidInput, with the names that there are."""
-    known = of_kind(kind)
-    if name not in known:
+    if name not in (known := of_kind(kind)):
         raise InvalidInput(f"{kind}: '{name}' is none here, expected {', '.join(known) or 'a plugin that brings it'}")
     return known[name].load()
 
 
-def surest(kind: str, path: Path, own: Mapping[str, Plugin] = MappingProxyType({})) -> list[Plugin]:
+def surest(kind: str, path: Path, own: Mapping[str, Plugin]) -> list[Plugin]:
     """Return those of a kind, with the core's `own`, that are surest of a file; none where no one is sure."""
-    sure = {each: each.guess(path) for each in {**own, **of_kind(kind, own)}.values()}
+    sure = {each: each.sure(path) for each in (*own.values(), *of_kind(kind, own).values())}
     return [each for each, share in sure.items() if share == max(sure.values()) > 0]
 
 
-def guessed(kind: str, path: Path, own: Mapping[str, Plugin] = MappingProxyType({})) -> Plugin:
+def guessed(kind: str, path: Path, own: Mapping[str, Plugin]) -> Plugin:
     """Return the one that is surest of a file; raises InvalidInput for none, and for two as sure."""
     best = surest(kind, path, own)
     if len(best) != 1:
         may = " or ".join(each.name for each in best) or "anything"
-        names = ", ".join({**own, **of_kind(kind, own)})
-        raise InvalidInput(f"'{path}' may be {may}, expected the name of its {kind} first: {names}")
+        what = f"one {kind} alone, as {LET_IN} lets them in" if own else f"the name of its {kind} first"
+        raise InvalidInput(f"'{path}' may be {may}, expected {what}: {', '.join([*own, *of_kind(kind)])}")
     return best[0]
 
 
-def _modules() -> Iterator[tuple[str, ModuleType]]:
-    """Yield what each plugin came with, and its module; raises InvalidInput for one that cannot be imported."""
-    let_in, folder, shipped = os.environ.get(LET_IN), os.environ.get(FOLDER), find_spec(GROUP)
-    roots = (shipped and shipped.submodule_search_locations) or ()
-    names = [path.parent.name for root in roots for path in sorted(Path(root).glob("*/__init__.py"))]
-    places = [*(("spikeserve", f"{GROUP}.{name}") for name in names), *_entry_points()]
-    if folder and (not Path(folder).is_dir() or any(Path(folder).samefile(root) for root in roots)):
-        raise InvalidInput(f"--plugins-dir is '{folder}', expected a folder that is there and not spikeserve's own")
-    loose = sorted(Path(folder).glob("*.py")) if folder else []
-    for package, name in [*places, *((str(path), path.stem) for path in loose)]:
-        if let_in is None or name.removeprefix(f"{GROUP}.") in let_in.split(","):
-            try:
-                yield package, _from_file(Path(package)) if package.endswith(".py") else import_module(name)
-            except Exception as error:
-                raise InvalidInput(f"plugin '{package}' cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def _is_installed(module: str) -> bool:
+@contextmanager
+def _blamed(who: str, faults: dict[str, str] | None = None, key: str = "") -> Iterator[None]:
+    """Have a sentence that names who raised it for all that is raised, in `faults` or by InvalidInput."""
     try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is the package that it is in
-        return False
+        yield
+    except (Exception, SystemExit) as error:
+        said = str(error) if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
+        if faults is None:
+            raise InvalidInput(bounded_line(f"{who}: {said}")) from error
+        faults[key] = bounded_line(f"{who}: {said}")
 
 
-def _from_file(path: Path) -> ModuleType:
-    name = f"{LOOSE}{path.stem}"
-    spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    sys.modules[name] = module = module_from_spec(spec)  # so that `at` may name it
-    spec.loader.exec_module(module)
-    return module
+def _without(known: Mapping[tuple[str, str], Plugin], names: Collection[str]) -> str:
+    return f"{LET_IN}={','.join(sorted({each.plugin for each in known.values()} - {*names}))} leaves it out"
 
 
-def _entry_points() -> Iterator[tuple[str, str]]:
-    """Yield the package and the module of each entry point; `importlib.metadata` alone takes 60 ms to import."""
-    for place in dict.fromkeys(sys.path):
-        for file in sorted(Path(place or ".").glob("*.dist-info/entry_points.txt")):
-            _, _, rest = file.read_text(encoding="utf-8").partition(f"[{GROUP}]\n")
-            for line in rest.partition("\n[")[0].splitlines():
-                if module := line.partition("=")[2].strip():
-                    yield file.parent.name.partition("-")[0], module
+def _places() -> Iterator[tuple[str, str, str]]:
+    """Yield where plugins are: the name of each, what it came with, and its module; raises InvalidInput."""
+    folder, roots = os.environ.get(FOLDER, ""), getattr(find_spec(GROUP), "submodule_search_locations", ())
+    for path in sorted(path for root in roots for path in Path(root).glob("*/__init__.py")):
+        yield path.parent.name, OURS, f"{GROUP}.{path.parent.name}"
+    for path in (Path(place, each) for place in sys.path for each in glob(POINTS, root_dir=place)):  # noqa: PTH207
+        with suppress(OSError):  # as `importlib.metadata` does, which takes 60 ms to import
+            _, _, points = path.read_text(encoding="utf-8", errors="replace").partition(f"[{GROUP}]\n")
+            for name, module in POINT.findall(points.partition("\n[")[0]):
+                yield name, path.parent.name.partition("-")[0], module
+    sys.modules[LOOSE] = package = type(sys)(LOOSE)
+    package.__path__ = [folder]
+    loose = sorted(glob("[!_.]*.py", root_dir=folder)) if folder else []  # noqa: PTH207  (it raises nothing)
+    if folder and not loose:
+        raise InvalidInput(f"--plugins-dir is '{folder}', expected a folder that has a plugin, such as tally.py")
+    for name in (each.removesuffix(".py") for each in loose):
+        sys.modules.pop(f"{LOOSE}.{name}", None)
+        yield name, str(Path(folder, f"{name}.py")), f"{LOOSE}.{name}"

@@ -275,7 +275,7 @@ def _answer(module: str, name: str, *arguments: Any) -> tuple[str, Any]:
     """Call a function, and return its outcome: "returned" with the value, or the kind of an error with its argument."""
     try:
         if module.startswith(door.LOOSE):
-            door.plugins()  # which imports it
+            door.opened()  # which imports it
         return "returned", getattr(importlib.import_module(module), name)(*arguments)
     except SpikeserveError as error:
         return "refused", str(error)[:MAX_SENTENCE]

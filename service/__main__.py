@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from spikeserve.models.errors import InvalidInput
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line of the service, and return its exit status."""
@@ -23,8 +25,10 @@ def main(arguments: Sequence[str]) -> int:
     from pydantic import BaseModel
 
     BaseModel.model_config["defer_build"] = True
-    from spikeserve.service.process.command_line import main as run
-
+    try:
+        from spikeserve.service.process.command_line import main as run
+    except InvalidInput as error:  # of a plugin
+        sys.exit(f"spikeserve: {error}")
     gc.freeze()
     gc.enable()
     return run(arguments)

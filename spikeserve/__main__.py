@@ -48,9 +48,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     room, extra = COMMANDS.get(name, ("", ""))[0], ""
     try:
-        if name == PLUGINS_DIR and rest:
-            os.environ[door.FOLDER] = str(Path(rest[0]).resolve())  # this process's, and its children's
-            door.plugins()
+        if name.startswith(PLUGINS_DIR):
+            if name != PLUGINS_DIR or not rest or not rest[0] or PLUGINS_DIR in rest[1:2]:
+                return _refused(f"{PLUGINS_DIR}: expected one folder behind it, before the command", USAGE)
+            os.environ[door.FOLDER] = str(Path(rest[0]).absolute())  # this process's, and its children's
             return run(rest[1:])
         if name in SHOWN:
             print(SHOWN[name]())
@@ -87,7 +88,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def usage() -> str:
     """Return the text of `--help`."""
     known = {name: said for name, (_, said) in COMMANDS.items()}
-    known |= {name: plugin.says for name, plugin in door.of_kind("command", COMMANDS).items()}
+    try:
+        known |= {name: plugin.says for name, plugin in door.of_kind("command", COMMANDS).items()}
+    except InvalidInput as error:
+        _refused(str(error))
     rows = "\n".join(f"  {name:{max(map(len, known))}}  {said}" for name, said in known.items())
     more = "`spikeserve COMMAND --help` lists its arguments, `spikeserve --version` prints the version."
     return f"usage: spikeserve [--plugins-dir FOLDER] COMMAND [arguments]\n\n{rows}\n\n{more}"
@@ -95,8 +99,11 @@ def usage() -> str:
 
 def plugins() -> str:
     """Return a table of what plugins bring: kind, name, where it comes from, what it is, and what it lacks."""
+    known, faults = door.opened()
     rows = [("kind", "name", "comes with", "what it is", "missing")]
-    rows += [(p.kind, p.name, p.package, p.says, ", ".join(p.missing)) for p in door.plugins().values()]
+    rows += [(p.kind, p.name, p.package, p.says, ", ".join(p.missing)) for p in known.values()]
+    for fault in faults:
+        _refused(fault)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

@@ -67,9 +67,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def plugins_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of plugins, as --plugins-dir names it, which the door reads at its first use in a test."""
     monkeypatch.setenv(door.FOLDER, str(folder := tmp_path_factory.mktemp("plugins")))
-    door.plugins.cache_clear()
+    door.opened.cache_clear()
     yield folder
-    door.plugins.cache_clear()
+    door.opened.cache_clear()
 
 
 def pytest_collection() -> None:

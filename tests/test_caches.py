@@ -12,7 +12,7 @@ import spikeserve.service
 
 # Caches without a bound, whose keys are few: they come from the models that are served, or there is one.
 FEW_KEYS = {
-    "spikeserve.models.door.plugins",
+    "spikeserve.models.door.opened",
     "spikeserve.models.engines.event.cores.shared",  # numbers of threads
     "spikeserve.models.engines.event.engine.compile_kernels",
     "spikeserve.models.engines.event.narrow_code.gathering",  # five numbers of rows

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from spikeserve.training.commands.groups import at, group
-from spikeserve.training.commands.sentences import run
+from spikeserve.models.errors import InvalidInput
+
+try:
+    from spikeserve.training.commands.groups import at, group
+    from spikeserve.training.commands.sentences import run
+except InvalidInput as error:  # of a plugin
+    sys.exit(f"error: {error}")
 
 # Where each command is, in `commands`.
 COMMANDS = {

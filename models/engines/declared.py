@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from spikeserve.models.door import Plugin, of_kind
 from spikeserve.models.engines.base import Engine
-from spikeserve.models.errors import EngineUnavailable, InvalidInput
+from spikeserve.models.errors import EngineUnavailable
 from spikeserve.models.spec.network import Network
 
 CPU = "cpu"
@@ -46,16 +46,13 @@ def _engines() -> Iterator[Declaration]:
     """Yield the engines, the best first."""
     core = "spikeserve.models.engines"
     yield _SharesCores("engine", "event", f"{core}.event.engine:EventEngine", "", ("numba",))
-    yield from (Declaration(*each) for each in of_kind("engine").values())
+    yield from (Declaration(*each) for each in of_kind("engine", ("event", "torch", "reference")).values())
     at = f"{core}.torch.engine:TorchEngine"
     yield _OnDevice("engine", "torch", at, "", ("torch",))
     yield Declaration("engine", "reference", f"{core}.reference:ReferenceEngine", "", ("numpy",))
 
 
-ENGINES: dict[str, Declaration] = {}
-for _each in _engines():
-    if (_first := ENGINES.setdefault(_each.name, _each)) is not _each:
-        raise InvalidInput(f"engine '{_each.name}' comes with the core, and with {_each.package or _first.package}")
+ENGINES = {each.name: each for each in _engines()}
 
 if TYPE_CHECKING:
     EngineName = str

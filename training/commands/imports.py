@@ -77,7 +77,7 @@ def _made(command: Callable[..., None], importer: Any, names: Iterable[str]) -> 
 def unnamed(args: Sequence[str]) -> str:
     """Return the name of the importer that takes the file among these words; raises InvalidInput."""
     files = [each for each in args if Path(each).is_file()] if args[0].startswith("-") else []
-    return guessed("importer", Path([*files, args[0]][0])).name
+    return guessed("importer", Path([*files, args[0]][0]), {}).name
 
 
 def _of_importers(make: Callable[[Any], TyperCommand], said: str) -> typer.Typer:

@@ -131,7 +131,7 @@ def data_of_model(context: typer.Context, spec: Spec, name: str, data: str | Non
         )
     elif path.is_dir():
         settings = RunFolder(path).config()
-    elif path.suffix.lower() in (".npz", *SUFFIXES) or surest("reader", path):
+    elif path.suffix.lower() in (".npz", *SUFFIXES) or surest("reader", path, {}):
         settings = TrainingConfig.read(None, {"data": {"file": chosen}})
     else:
         settings = TrainingConfig.read(path, {})

@@ -162,7 +162,7 @@ def _split(named: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Spli
 
 def _read_npz(path: Path) -> Arrays:
     """Return the arrays of a file by the names that this module gives them, whatever of NAMES the file calls them."""
-    with nullcontext(read_arrays(path, memory())) if surest("reader", path) else open_npz(path) as file:
+    with nullcontext(read_arrays(path, memory())) if surest("reader", path, {}) else open_npz(path) as file:
         spellings = {ours: [name for name in file if name.lower() in others] for ours, others in NAMES.items()}
         named = {ours: np.asarray(file[names[0]]) for ours, names in spellings.items() if names}
         listed = ", ".join(file)
