@@ -160,7 +160,7 @@ def test_a_file_that_holds_no_events_gets_one_sentence(
         ("a.tally", "dict(t=[5, 7, 8], unit=[0, 1, 1])", ": holds more than 2 events, expected at most as many"),
         ("a.tally", "dict(t=[5, 7, 8, 9], unit=[0] * 4)", ": its arrays have 64 bytes, expected at most 60"),
         ("a.tally", "dict(t=[5, 7]," + " " * 40 + "unit=[0, 1])", ": it has 66 bytes, expected at most 60"),
-        ("a.csv", "#dict", " may be CSV or tally, expected the name of its reader first: NPY, .*, tally"),
+        ("a.csv", "#dict", " may be CSV or tally, expected one reader alone, as SPIKESERVE_.*: NPY, .*, tally"),
         ("a.txt", "dict", ": is of no kind that is known, expected .npy, .* .es, tally"),
     ],
 )
