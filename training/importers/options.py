@@ -54,7 +54,7 @@ def flag(said: str, chosen: str, default: Any = None, **more: Any) -> Any:
 
 
 def _text(read: Callable[[str, str], Any]) -> BeforeValidator:
-    """Return what reads the text of a flag, of a field of that name; any other value is taken as it is."""
+    """Return the function that reads a flag's text for the field of that name; any other value is taken as it is."""
 
     def of_text(value: Any, info: ValidationInfo) -> Any:
         return read(value, info.field_name or "") if isinstance(value, str) else value
