@@ -33,10 +33,6 @@ LET_IN, FOLDER, LOOSE = "SPIKESERVE_PLUGINS", "SPIKESERVE_PLUGINS_DIR", "spikese
 POINT = re.compile(r"^[ \t]*([^#;\s=][^=\n]*?)[ \t]*=[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 
 
-def _unsure(_: Path) -> float:
-    return 0.0
-
-
 class Plugin(NamedTuple):
     """One thing that a plugin brings.
 
@@ -53,7 +49,7 @@ class Plugin(NamedTuple):
     says: str
     needs: tuple[str, ...] = ()
     extra: str = ""
-    guess: Callable[[Path], float] = _unsure
+    guess: Callable[[Path], float] = lambda _: 0.0
     package: str = ""
     plugin: str = ""
 
@@ -68,8 +64,7 @@ class Plugin(NamedTuple):
             how = install(self.extra) if self.extra else f"pip install {' '.join(missing)}"
             raise InvalidInput(f"{self.kind} '{self.name}' needs the module {missing[0]}, expected it here: {how}")
         module, _, attribute = self.at.partition(":")
-        who = f"{self.kind} '{self.name}' of {self.package}"
-        with nullcontext() if self.package in ("", OURS) else _blamed(who):
+        with nullcontext() if self.package in ("", OURS) else _blamed(f"{self.kind} '{self.name}' of {self.package}"):
             return getattr(import_module(module), attribute) if attribute else import_module(module)
 
     def sure(self, path: Path) -> float:

@@ -91,28 +91,14 @@ class ServiceProtocol(Protocol):
     plugin but its records is imported. The record's `says` is what speaks there, such as "gRPC". Before the service
     forks its workers it counts the `threads` that a worker will start, and calls `reserve`, whose context lasts as
     long as the service. In each worker, on its event loop, `start` gets the `service.services.Services`, the
-    `service.inference.ordinary.tick.Tick` of ordinary requests, and where to listen. Both raise
-    `service.errors.Misconfigured` where they cannot listen.
+    `service.inference.ordinary.tick.Tick` of ordinary requests, and where to listen; it returns a
+    `service.process.server.Running`. Both raise `service.errors.Misconfigured` where they cannot listen.
     """
 
     threads: int
 
     def reserve(self, host: str, port: int) -> AbstractContextManager[Any]: ...  # noqa: D102
-    async def start(self, services: Any, tick: Any, host: str, port: int) -> Running: ...  # noqa: D102
-
-
-class Running(Protocol):
-    """A protocol that listens, and how it ends: `end_streams` while the server drains, again and again, then `stop`.
-
-    It drains until no request is `in_progress`. Where the grace period ends before, `cancel_all` is first, which
-    answers those that are left and returns whether there were any.
-    """
-
-    @property
-    def in_progress(self) -> bool: ...  # noqa: D102
-    def end_streams(self) -> None: ...  # noqa: D102
-    async def cancel_all(self) -> bool: ...  # noqa: D102
-    async def stop(self) -> None: ...  # noqa: D102
+    async def start(self, services: Any, tick: Any, host: str, port: int) -> Any: ...  # noqa: D102
 
 
 class EngineMaker(Protocol):

@@ -19,13 +19,13 @@ from math import ceil
 from threading import Event, Thread
 from time import monotonic
 from types import FrameType
+from typing import Protocol
 
 import structlog
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
-from spikeserve.models.kinds import Running
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.ordinary.tick import Tick
@@ -41,6 +41,20 @@ from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
+
+
+class Running(Protocol):
+    """A protocol that listens, and how it ends: `end_streams` while the server drains, again and again, then `stop`.
+
+    It drains until no request is `in_progress`. Where the grace period ends before, `cancel_all` is first, which
+    answers those that are left and returns whether there were any.
+    """
+
+    @property
+    def in_progress(self) -> bool: ...  # noqa: D102
+    def end_streams(self) -> None: ...  # noqa: D102
+    async def cancel_all(self) -> bool: ...  # noqa: D102
+    async def stop(self) -> None: ...  # noqa: D102
 
 
 class Listener(socket.socket):

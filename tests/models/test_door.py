@@ -170,5 +170,5 @@ def test_a_name_that_nothing_has_lists_those_that_there_are(folder: Path) -> Non
 
 def test_each_kind_is_documented() -> None:
     protocols = [each for each in vars(kinds).values() if getattr(each, "_is_protocol", False) and each is not Protocol]
-    assert len(protocols) == len(door.KINDS) + 1  # and `Running`, of a protocol
+    assert len(protocols) == len(door.KINDS)
     assert all(each.__doc__ for each in protocols)
