@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.plugins.onnx import target
+from spikeserve.models.version import VERSION
+from spikeserve.plugins.onnx.graph import build
 from tests.networks import network_of, task
 
 
@@ -34,7 +34,10 @@ def contents(network: Network, name: str = "toy", samples: FloatArray | None = N
 
 def publish(root: Path, network: Network, name: str = "toy") -> int:
     """Publish `network` with its ONNX model as the next version of `name` and return that version."""
-    onnx_model = partial(target.write, network, name)
+
+    def onnx_model(version: int, path: Path) -> None:
+        path.write_bytes(build(network, name, version, VERSION).SerializeToString())
+
     return ModelRepository(root).publish(replace(contents(network, name), onnx_model=onnx_model))
 
 
