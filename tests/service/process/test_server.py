@@ -190,7 +190,7 @@ from spikeserve.service.process.command_line import main
 
 class Endless:
     def __init__(self, engine):
-        self.engine, self.name = engine, engine.name
+        self.engine, self.name, self.batches = engine, engine.name, engine.batches
 
     def run(self, *_, **__):
         structlog.get_logger().info("run_begun")
