@@ -46,6 +46,10 @@ def restored_logging() -> Iterator[None]:
     root, quoting = logging.getLogger(), logging.getLogger(logs.QUOTES_CLIENTS)
     handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
     before = structlog.get_config()
+    for each in map(
+        logging.getLogger, ("uvicorn", "uvicorn.error")
+    ):  # which another test's library may have configured
+        each.handlers, each.propagate = [], True
     yield
     structlog.configure(**before)  # by default an error is written with the values of variables
     logging.captureWarnings(capture=False)
