@@ -12,7 +12,7 @@ PLUGINS = (
             name,
             ".spikeserve:IMPORTER" if name == "spikeserve" else f".commands:{name}",
             f"Publish a {name} network as the next version of a model",
-            ("torch",) if name == "spikeserve" else ("torch", name),
+            ("torch",) if name in ("torch", "spikeserve") else ("torch", name),
             "train" if name in ("torch", "spikeserve") else "",
         )
         for name in NAMES
