@@ -1,10 +1,11 @@
 """What the event engine's kernels rely on in Numba beyond its documentation, and their cache on disk."""
 
-import importlib.util
+import gc
+import importlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +32,31 @@ def add_one(values):
 """
 
 
-def written(folder: Path, source: str, name: str) -> Callable[..., Any]:
-    """Write a function into a file of its own, beside which its cache lies, and import it."""
-    path = folder / "functions.py"
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location("functions", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)
+Written = Callable[[str, str], Callable[..., Any]]
 
 
 @pytest.fixture
-def add_one(tmp_path: Path) -> Callable[..., Any]:
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
+    """Write a module of functions, which their caches beside it can import, and return one of them."""
+
+    def write(source: str, name: str) -> Callable[..., Any]:
+        (tmp_path / "functions.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        return getattr(importlib.import_module("functions"), name)
+
+    yield write
+    sys.modules.pop("functions", None)
+
+
+@pytest.fixture
+def add_one(written: Written) -> Callable[..., Any]:
     """A function in a file of its own."""
-    return written(tmp_path, SOURCE, "add_one")
+    return written(SOURCE, "add_one")
 
 
 def run(function: Callable[..., Any]) -> Any:
     """Make a new dispatcher of a function, call it once (it compiles, or loads from the cache), and return it."""
+    gc.collect()  # of the one before nothing is left, as in another process
     dispatcher: Any = compiled.inner(function, called=True)
     values = np.zeros(3, np.float32)
     dispatcher(values)
@@ -166,8 +172,8 @@ def halve(table, row, run):
 """
 
 
-def test_an_addressed_function_is_called_as_numba_calls_its_own_and_tells_when_it_fails(tmp_path: Path) -> None:
-    function = compiled.Addressed(written(tmp_path, ADDRESSED, "halve"))
+def test_an_addressed_function_is_called_as_numba_calls_its_own_and_tells_when_it_fails(written: Written) -> None:
+    function = compiled.Addressed(written(ADDRESSED, "halve"))
     called = numba.njit(lambda address, run: call_node(address, 5, 7, run))
     assert called(function.address, 2) == 6, (
         f"Numba {numba.__version__} calls its functions by another convention: a node's code would read other arguments"
