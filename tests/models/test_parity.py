@@ -1,9 +1,9 @@
 """Every engine gives the same spikes, with no tolerance, on drawn networks: in one go, cut and joined anywhere.
 
 Every name in `ENGINES` takes part, the default engine first, so that a new engine cannot be left out. Each draws
-50 cases; another number is set by SPIKESERVE_PARITY_CASES:
+30 cases; another number is set by SPIKESERVE_EXAMPLES:
 
-    SPIKESERVE_PARITY_CASES=3000 .venv/bin/python -m pytest tests/models/test_parity.py
+    SPIKESERVE_EXAMPLES=3000 .venv/bin/python -m pytest tests/models/test_parity.py
 
 The engines as they are declared: each once, and all that must know them reads it there.
 """
@@ -31,7 +31,7 @@ from tests.networks import CONNECTIONS, FIRING, INTEGRATING, JOINS, NODES, Case,
 from tests.same import EVERYTHING, assert_same, assert_same_state
 from tests.sources import ROOT
 
-CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
+CASES = settings.default.max_examples
 
 drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SPLIT = {count: Cores(count, least_work=0.0) for count in (1, 2, 3)}  # which split every batch that has two parts
