@@ -20,6 +20,7 @@ from fastapi import FastAPI
 import spikeserve.service
 from spikeserve.service.catalog import load_process
 from spikeserve.service.services import Services
+from tests import forks
 
 SERVICE = str(Path(spikeserve.service.__file__).resolve().parent)
 FILES = Path("/proc/self/fd")
@@ -155,12 +156,12 @@ def descriptors() -> Iterator[None]:
 
 
 def _descriptors() -> set[str]:
-    """Return the sockets and pipes of this process, but for those of the fork server, which lives on."""
+    """Return the sockets and pipes of this process, but for those of fork servers, which live on."""
     own = set()
     for file in FILES.iterdir() if FILES.is_dir() else ():
         with suppress(OSError):
             own.add(os.readlink(file))  # noqa: PTH115  (it leads to no file)
-    for server in list(load_process._servers.values()):
-        if server.running is not None:
-            own.discard(os.readlink(FILES / str(server.running[1].fileno())))  # noqa: PTH115
+    servers = [server.running for server in list(load_process._servers.values())]
+    for end in {*forks.own_descriptors(), *(running[1].fileno() for running in servers if running is not None)}:
+        own.discard(os.readlink(FILES / str(end)))  # noqa: PTH115
     return {name for name in own if name.startswith(("socket:", "pipe:"))}

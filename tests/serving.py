@@ -1,6 +1,7 @@
 """A service for the tests of any package: an app that serves a repository, or a process of its own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from urllib.request import urlopen
 
 import pytest
 
+from spikeserve.models.door import FOLDER, LET_IN
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.settings import Settings
+from tests.forks import SERVICE, Fork
 
 with warnings.catch_warnings():  # Starlette would rather have httpx2, and says so at import
     warnings.simplefilter("ignore")
@@ -48,7 +51,7 @@ class Process:
     Its log is read as it comes, by a thread: a server whose output nobody reads would stop at a full pipe.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str] | Fork) -> None:
         self.process = process
         self.url = ""
         self.entries: list[dict[str, Any]] = []
@@ -102,13 +105,23 @@ class Process:
         return self.process.wait(timeout=60)
 
 
+def _started(program: Sequence[str], arguments: Sequence[str], *, is_new: bool) -> subprocess.Popen[str] | Fork:
+    is_known = program == SERVICE or program[0] == "-c"
+    if is_known and not is_new and not {FOLDER, LET_IN} & os.environ.keys():  # which say what plugins there are
+        return Fork(program, arguments)
+    command, pipe = [sys.executable, *program, *arguments], subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
 @contextmanager
 def running(
-    root: Path | str, *flags: str, ready: int = 1, program: Sequence[str] = ("-m", "spikeserve.service")
+    root: Path | str, *flags: str, ready: int = 1, program: Sequence[str] = SERVICE, is_new: bool = False
 ) -> Iterator[Process]:
-    """Run the service, or a Python program like it, as a process; go on once it listens and has `ready` models."""
-    command = [sys.executable, *program, "--port", "0", "--repository", str(root), *flags]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    """Run the service, or a Python program like it, as a process; go on once it listens and has `ready` models.
+
+    It is a fork of one that has imported the service, unless it has to be a new Python.
+    """
+    with _started(program, ["--port", "0", "--repository", str(root), *flags], is_new=is_new) as process:
         service = Process(process)
         try:
             listening = service.wait_for("listening")

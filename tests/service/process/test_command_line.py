@@ -94,7 +94,7 @@ def test_a_free_port_and_a_misspelt_variable_are_always_said(repository: Path, m
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
     try:
-        with running(repository, "--log-level", "warning", ready=0) as service:
+        with running(repository, "--log-level", "warning", ready=0, is_new=True) as service:
             service.wait_for("unknown_variables")
             assert service.url.rpartition(":")[2] != "0"
             assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
@@ -218,7 +218,7 @@ def test_no_more_threads_start_than_were_counted_first(repository: Path, monkeyp
             paths = ("/docs/files/swagger-ui-bundle.js", "/docs/files/swagger-ui.css") * 20
             assert {answer.status_code for answer in await asyncio.gather(*map(client.get, paths))} == {200}
 
-    with running(repository, "--threads", "2", ready=0) as service:
+    with running(repository, "--threads", "2", ready=0, is_new=True) as service:
         httpx.get(f"{service.url}/health/live", timeout=60)
         assert threads() >= 1 + 2 * 2 + 2 + 1 + FILE_THREADS  # the first, those that run and load, codecs, the end
         for _ in range(20):

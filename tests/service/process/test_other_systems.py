@@ -38,7 +38,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_one_process_serves_without_forks_locks_and_limits(tmp_path: Path) -> None:
     publish(tmp_path, toy())
-    with running(tmp_path, program=("-c", WITHOUT)) as server:
+    with running(tmp_path, program=("-c", WITHOUT), is_new=True) as server:
         answer = httpx.post(f"{server.url}/predict", json={"inputs": [[0.6, 0.0]]}).json()
         assert answer["predictions"][0]["spike_counts"] == [1, 0]
         assert answer["engine"] == "event"
