@@ -32,38 +32,6 @@ vars(inspect.signature(httpx.Client).parameters["timeout"].default).update(vars(
 
 app.create_app = held.watch(app.create_app)  # before any test imports it
 
-# Files that take long, the longest first: one that began last would run on when the other processes are done.
-LONGEST = (
-    "training/test_devices.py",
-    "service/catalog/test_mirror.py",
-    "service/http/test_browser.py",
-    "test_camera_tutorials.py",
-    "zoo/test_zoo.py",
-    "service/process/test_workers.py",
-    "service/http/test_recordings.py",
-    "test_tutorials.py",
-    "service/catalog/test_hostile_bundles.py",
-    "service/process/test_server.py",
-    "service/http/test_fuzz.py",
-    "test_installed.py",
-    "models/test_parity.py",
-    "service/one_way/test_one_way.py",
-    "service/process/test_connections.py",
-    "test_examples.py",
-    "training/test_hostile.py",
-    "service/sessions/test_streams.py",
-    "service/process/test_command_line.py",
-    "benchmarks/test_training.py",
-    "service/process/test_websockets.py",
-    "deploy/test_sessions.py",
-    "test_project.py",
-)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Have pytest-xdist give files out in our order, and not by how many tests they have."""
-    config.option.loadscopereorder = False
-
 
 @pytest.fixture
 def plugins_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -90,13 +58,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return available_cores() + 2
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest."""
-    folder = Path(__file__).parent
-    places = {folder / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Generator[None]:
     """Fail a test after which anything is held that should have been given back."""
@@ -104,7 +65,7 @@ def pytest_runtest_teardown() -> Generator[None]:
     held.check()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shipped() -> Iterator[Any]:
     """The service with the models that ship, all of them ready, which tests only read from."""
     from tests.serving import running  # here, since it needs what serving needs
