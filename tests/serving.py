@@ -20,9 +20,9 @@ import pytest
 
 from spikeserve.models.door import FOLDER, LET_IN
 from spikeserve.service.app import create_app
-from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.settings import Settings
 from tests.forks import SERVICE, Fork
+from tests.inside import Inside
 
 with warnings.catch_warnings():  # Starlette would rather have httpx2, and says so at import
     warnings.simplefilter("ignore")
@@ -39,9 +39,8 @@ def serving(root: Path | str, *, wait: bool = True, **settings: Any) -> Iterator
     """Serve the models in `root`, all of them loaded or failed unless `wait` is off."""
     with TestClient(create_app(Settings(repository=root, **settings))) as client:
         while wait and "is still loading" in client.get("/health/ready").text:
-            loader: Loader = client.app.state.services.loader  # type: ignore[attr-defined]
             assert client.portal is not None
-            client.portal.call(loader.loads_over)
+            client.portal.call(Inside(client.app).loader.loads_over)
         yield client
 
 

@@ -20,10 +20,8 @@ from spikeserve.models.engines.base import Engine
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.scheduling.queue import Queue
-from spikeserve.service.inference.scheduling.scheduler import Scheduler
-from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
+from tests.inside import Inside
 
 
 @dataclass(frozen=True)
@@ -35,30 +33,13 @@ class Answered:
     json: Any
 
 
-class Client:
+class Client(Inside):
     """Posts to an app; `left`, once set, is a client that has hung up."""
 
     def __init__(self, app: FastAPI) -> None:
+        super().__init__(app)
         self.app = app
         self.address = ("127.0.0.1", 1)  # that it comes from
-
-    def model(self, name: str | None = None) -> LoadedModel:
-        """Return a model, whose queue is there: its cost is the one that was measured, whatever a test makes of it."""
-        services: Services = self.app.state.services
-        model = services.catalog.get(name)
-        services.pipeline.scheduler.queue(model)
-        return model
-
-    def queue(self, name: str | None = None) -> Queue:
-        """Return the work that waits for a model."""
-        services: Services = self.app.state.services
-        return services.pipeline.scheduler.queue(self.model(name))
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """Return the scheduler of all models."""
-        services: Services = self.app.state.services
-        return services.pipeline.scheduler
 
     async def post(
         self,
@@ -127,7 +108,7 @@ async def started(root: Path, **settings: Any) -> AsyncIterator[Client]:
         client = Client(app)
         while "still loading" in str((await client.get("/health/ready")).json):
             await asyncio.sleep(0)  # so that the loads begin
-            await app.state.services.loader.loads_over()
+            await client.loader.loads_over()
         yield client
 
 

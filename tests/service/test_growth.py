@@ -39,6 +39,7 @@ from spikeserve.service.process.websockets import Frames, handshake_error
 from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import request_id_of
 from tests.bundles import published
+from tests.inside import Inside
 from tests.networks import toy
 from tests.service.sessions.conftest import pairs
 from tests.serving import serving
@@ -64,7 +65,7 @@ class Models:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
     root = published(tmp_path_factory, toy=toy(), spikes=toy(Coding.SPIKES), pairs=pairs())
     with serving(root, engine="reference", default_model="toy") as client:
-        yield Models(client.app.state.services)  # type: ignore[attr-defined]
+        yield Models(Inside(client.app).services)
 
 
 Read = Callable[[Models, bytes], object]

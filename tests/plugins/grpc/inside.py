@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,17 @@ from spikeserve.plugins.grpc.methods import SERVICE
 from spikeserve.plugins.grpc.server import GrpcServer
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.services import Services
+from tests.inside import Inside
 from tests.plugins.grpc.rpc import ANSWERS, free_port
 from tests.service.asgi import Client, started
 
 
-@dataclass(frozen=True)
-class Inside:
+class GrpcInside(Inside):
     """The app, its gRPC server, and a channel to that."""
 
-    client: Client
-    server: GrpcServer
-    channel: Any
-
-    @property
-    def services(self) -> Services:
-        return self.client.app.state.services
+    def __init__(self, client: Client, server: GrpcServer, channel: Any) -> None:
+        super().__init__(client.app)
+        self.client, self.server, self.channel = client, server, channel
 
     def call(self, name: str, request: Any = None, **options: Any) -> Any:
         """Begin to call a method with a message; to be awaited, or cancelled."""
@@ -54,20 +49,19 @@ async def grpc_started(
     channel_options: Mapping[str, int] | None = None,
     tick: Callable[[Services], Tick | None] = lambda _: None,
     **settings: Any,
-) -> AsyncIterator[Inside]:
+) -> AsyncIterator[GrpcInside]:
     """Start an app on `root`, with its models loaded, its gRPC server, and a channel with these options.
 
     Without a `tick`, every call goes the full way.
     """
     port = free_port()
     async with started(root, **settings) as client:
-        services: Services = client.app.state.services
-        server = GrpcServer(services, tick(services), port)
+        server = GrpcServer(client.services, tick(client.services), port)
         await server.start("127.0.0.1")
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
         options += list((channel_options or {}).items())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-            yield Inside(client, server, channel)
+            yield GrpcInside(client, server, channel)
         await server.stop()
 
 

@@ -16,7 +16,7 @@ from spikeserve.plugins.grpc import call as calls
 from spikeserve.plugins.grpc import messages, server
 from spikeserve.plugins.grpc.methods import SERVICE
 from spikeserve.plugins.grpc.stream import Stream
-from tests.plugins.grpc.inside import Inside, error_of, grpc_started
+from tests.plugins.grpc.inside import GrpcInside, error_of, grpc_started
 from tests.plugins.grpc.rpc import infer_request, outputs
 from tests.service.asgi import metric, settled, slow
 from tests.service.processes import until
@@ -123,20 +123,20 @@ async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not
         for _ in range(3):
             await stream.write(b"\x07" * 70_000)  # no message: a field of wire type 7
             assert "a field has wire type 7" in (await stream.read()).error_message
-        assert inside.services.budget.reserved == inside.services.settings.max_body_bytes  # for messages to come
+        assert inside.reserved == inside.services.settings.max_body_bytes  # for messages to come
         await stream.done_writing()
         assert await stream.read() is grpc.aio.EOF
-        await until(lambda: not inside.services.budget.reserved)
+        await until(lambda: not inside.reserved)
         # The client leaves before the task of its message has begun.
         gone: Any = SimpleNamespace(invocation_metadata=tuple, peer=str)
         long = infer_request(np.ones((10_000, 2))).SerializeToString()
         async with asyncio.TaskGroup() as tasks:
             before = asyncio.all_tasks()
             Stream(calls.Call("", gone, inside.server.calls, inside.services.budget))._begin(tasks, long)
-            assert inside.services.budget.reserved == len(long)
+            assert inside.reserved == len(long)
             (task,) = asyncio.all_tasks() - before
             task.cancel()
-        assert inside.services.budget.reserved == 0
+        assert inside.reserved == 0
 
 
 async def test_a_message_that_does_not_come_ends_after_client_seconds(repository: Path) -> None:
@@ -144,14 +144,14 @@ async def test_a_message_that_does_not_come_ends_after_client_seconds(repository
         stream = inside.stream("ModelInfer")
         assert await stream.code() is StatusCode.DEADLINE_EXCEEDED
         assert await stream.details() == "the message was not there after 0.3 seconds, expected all of it by then"
-        assert inside.services.budget.reserved == 0
+        assert inside.reserved == 0
 
 
 async def test_messages_that_do_not_come_at_once_reserve_the_longest_one(repository: Path) -> None:
     # Two of 1,000 bytes fit into 2,500; the third is refused. Small requests are answered all the same.
     async with grpc_started(repository, max_body_bytes=1000, max_pending_bytes=2500) as inside:
         streams = [inside.stream("ModelInfer"), inside.stream("ModelInfer")]
-        await until(lambda: inside.services.budget.reserved == 2000)
+        await until(lambda: inside.reserved == 2000)
         third = inside.stream("ModelInfer")
         assert await third.code() is StatusCode.UNAVAILABLE
         assert "would have 3000 bytes with this one, expected at most 2500" in await third.details()
@@ -159,7 +159,7 @@ async def test_messages_that_do_not_come_at_once_reserve_the_longest_one(reposit
         await streams[0].write(REQUEST)
         assert outputs(await streams[0].read())["spike_counts"] == [[1, 3]]
         streams[1].cancel()
-        await until(lambda: inside.services.budget.reserved == 0)
+        await until(lambda: inside.reserved == 0)
 
 
 async def test_a_long_message_is_counted_while_it_is_answered(digits_repository: Path) -> None:
@@ -170,9 +170,9 @@ async def test_a_long_message_is_counted_while_it_is_answered(digits_repository:
         request.outputs.add(name="class_index")
         call = inside.call("ModelInfer", request)
         await held.begun()
-        assert inside.services.budget.reserved == len(request.SerializeToString()) > 2**16
+        assert inside.reserved == len(request.SerializeToString()) > 2**16
         call.cancel()
-        await until(lambda: inside.services.budget.reserved == 0)
+        await until(lambda: inside.reserved == 0)
         held.go_on.release(200)  # it may be in several shards
 
 
@@ -223,7 +223,7 @@ async def test_what_outlasts_the_grace_period_is_unavailable(repository: Path) -
         held = slow(inside.client.model())
         call = inside.call("ModelInfer", REQUEST)
         await held.begun()
-        inside.services.catalog.draining = True
+        inside.drain()
         refused = await error_of(inside.call("ModelInfer", REQUEST))
         assert (refused.code(), refused.details()) == (StatusCode.UNAVAILABLE, "the server is shutting down")
         assert not (await inside.call("ServerReady")).ready
@@ -255,9 +255,9 @@ async def test_a_client_that_does_not_read_its_answer_loses_its_connection(repos
         inside.client.model().limits.samples = 10_000
         unread = inside.stream(name)
         await unread.write(infer_request(np.zeros((10_000, 2))))
-        await until(lambda: inside.services.budget.reserved > 0)
+        await until(lambda: inside.reserved > 0)
         await until(lambda: not inside.server.calls.tasks)
-        assert inside.services.budget.reserved == 0
+        assert inside.reserved == 0
         assert await unread.code() is StatusCode.UNAVAILABLE
 
 
@@ -269,7 +269,7 @@ def bearing(key: str) -> list[tuple[str, str]]:
     return [("authorization", f"Bearer {key}")]
 
 
-async def infer(inside: Inside, **options: Any) -> StatusCode:
+async def infer(inside: GrpcInside, **options: Any) -> StatusCode:
     try:
         await inside.call("ModelInfer", REQUEST, **options)
     except grpc.aio.AioRpcError as error:
@@ -306,7 +306,7 @@ async def test_probes_need_no_key_and_take_no_memory_from_those_who_have_one(rep
         codes = [asyncio.ensure_future(each.code()) for each in silent]
         await until(lambda: sum(code.done() for code in codes) == 6)
         assert {code.result() for code in codes if code.done()} == {StatusCode.UNAVAILABLE}
-        assert inside.services.budget.reserved == 0
+        assert inside.reserved == 0
         assert await infer(inside, metadata=bearing("alice")) is StatusCode.OK
         assert (await inside.call("ServerLive")).live
         for each in silent:
@@ -317,7 +317,7 @@ async def test_probes_need_no_key_and_take_no_memory_from_those_who_have_one(rep
         assert await check(b"") == b"\x08\x01"
         assert await check(b"\x0a" + bytes([len(SERVICE)]) + SERVICE.encode()) == b"\x08\x01"
         assert (await error_of(check(b"\x0a\x01x"))).code() is StatusCode.NOT_FOUND
-        inside.services.catalog.draining = True
+        inside.drain()
         assert await check(b"") == b"\x08\x02"
 
 

@@ -27,7 +27,7 @@ from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.keys import new_key
 from spikeserve.service.services import Services
 from tests.bundles import published
-from tests.plugins.grpc.inside import Inside, grpc_started
+from tests.plugins.grpc.inside import GrpcInside, grpc_started
 from tests.plugins.grpc.rpc import infer_request
 from tests.service.one_way.model import NETWORKS, asks
 from tests.service.ordinary import Counting, networks
@@ -53,11 +53,11 @@ class Served:
 
     def __init__(self, root: Path) -> None:
         self.runner, self.stack = Runner(), AsyncExitStack()
-        self.inside: Inside = self.run(self._start(root))
+        self.inside: GrpcInside = self.run(self._start(root))
         self.services = self.inside.services
         self.infer = self.inside.server.infer
 
-    async def _start(self, root: Path) -> Inside:
+    async def _start(self, root: Path) -> GrpcInside:
         started = grpc_started(root, tick=self._tick, engine="event", default_model="toy", api_keys=DIGEST)
         return await self.stack.enter_async_context(started)
 
@@ -71,7 +71,7 @@ class Served:
 
         async def wait() -> Any:
             result = await awaitable
-            while hasattr(self, "services") and self.services.metrics.requests.in_flight:
+            while hasattr(self, "inside") and self.inside.requests:
                 await asyncio.sleep(0)
             return result
 
@@ -181,7 +181,7 @@ def message(values: Sequence[Sequence[float]] = ((1, 0),), model: str = "toy", *
     ids=["raw", "floats", "values", "rate"],  # a map has its entries in any order
 )
 def test_a_plain_call_is_ordinary_from_its_third_message_on(served: Served, content: bytes) -> None:
-    served.services.catalog.changes += 1  # so that no frame is known yet
+    served.inside.forget()  # so that no frame is known yet
     answered = served.tick.answered
     (found,) = served.run(served.all_ways([content]))
     assert found.code is StatusCode.OK
@@ -230,7 +230,7 @@ def test_calls_at_once_are_one_batch_and_none_waits_for_long(served: Served, mon
 def test_a_batch_that_fails_goes_the_full_way_for_each_call(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         await served.learn(message())
-        monkeypatch.setattr(served.services.catalog.get("toy"), "run", None)
+        monkeypatch.setattr(served.inside.model("toy"), "run", None)
         answers = await asyncio.gather(*(served.ask(message()) for _ in range(2)))
         assert [answer.code for answer in answers] == [StatusCode.INTERNAL] * 2
 

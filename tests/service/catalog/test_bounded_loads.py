@@ -15,7 +15,6 @@ from spikeserve.models.errors import InvalidBundle
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.load_process import _servers
 from spikeserve.service.catalog.loaded import LoadedModel, verify
-from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.settings import Settings
 from tests.bundles import publish, publish_slow, rewrite
@@ -26,11 +25,6 @@ from tests.service.versions import doubled
 from tests.serving import running
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="watches processes as Linux shows them")
-
-
-def loader_of(client: Client) -> Loader:
-    loader: Loader = client.app.state.services.loader
-    return loader
 
 
 @asynccontextmanager
@@ -96,13 +90,13 @@ async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_
     endless_model(repository, "loops")
     async with beginning(repository, default_model="toy", load_seconds=3600) as client:
         await until_status(client, "toy", state="ready")
-        await until(lambda: list(loader_of(client).loads.values()) == ["loops"])  # a poll leaves what loads alone
+        await until(lambda: list(client.loader.loads.values()) == ["loops"])  # a poll leaves what loads alone
         publish(repository, doubled())
-        await loader_of(client).poll()  # which does not wait for anything that loads
+        await client.loader.poll()  # which does not wait for anything that loads
         await until_status(client, "toy", version=2, state="ready")
         endless_model(repository, "loops")  # a second version waits for a poll after the load of the first
-        await loader_of(client).poll()
-        assert list(loader_of(client).loads.values()) == ["loops"]
+        await client.loader.poll()
+        assert list(client.loader.loads.values()) == ["loops"]
         found = await status(client, "loops")
         assert found["state"] == "loading"
         assert found["loading_seconds"] > 0
@@ -120,13 +114,13 @@ async def test_the_default_model_is_the_first_that_is_loaded(repository: Path) -
     for name in ("circles", "loops", "rounds"):
         endless_model(repository, name)
     async with beginning(repository, default_model="loops", load_seconds=3600) as client:
-        await until(lambda: "circles" in loader_of(client).loads.values())
-        assert next(iter(loader_of(client).loads.values())) == "loops"
+        await until(lambda: "circles" in client.loader.loads.values())
+        assert next(iter(client.loader.loads.values())) == "loops"
 
 
 async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits_for_it(repository: Path) -> None:
     async with one_endless_load(repository) as client:
-        (process,), loader = loading(), loader_of(client)
+        (process,), loader = loading(), client.loader
         asked = asyncio.gather(loader.load("loops"), loader.set_versions("loops", [1]), return_exceptions=True)
         await until(lambda: list(loader.loads.values()) == ["loops"] * 3)
         await loader.unload("loops")
@@ -134,8 +128,8 @@ async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits
         assert list(map(str, refused)) == ["model 'loops' was unloaded while it was loading"] * 2
         await until(lambda: gone(process))
         assert (await client.post(LEFT, "/models/loops/predict")).status == 404
-        await loader_of(client).poll()
-        assert loader_of(client).loads == {}  # what was unloaded is not loaded again by itself
+        await client.loader.poll()
+        assert client.loader.loads == {}  # what was unloaded is not loaded again by itself
 
 
 async def test_an_app_that_stops_kills_what_it_loads(repository: Path) -> None:
@@ -156,7 +150,7 @@ async def test_a_load_that_takes_too_much_memory_is_stopped_by_a_sentence(
         monkeypatch.setattr("spikeserve.service.catalog.load_process.verified", filling)
         publish(repository, toy(), "large")
         with pytest.raises(LoadFailed, match="more than max_model_bytes and was stopped"):
-            await loader_of(client).load("large")
+            await client.loader.load("large")
         assert (await client.post(LEFT)).status == 200
 
 
@@ -177,7 +171,7 @@ async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load
         await until_status(client, "loops", state="failed")
         assert (await status(client, "loops"))["error"] == "the process that loaded it ended with its server"
         await until(lambda: gone(process))
-        await loader_of(client).load("toy")
+        await client.loader.load("toy")
         assert fork_server() != server
 
 

@@ -30,10 +30,11 @@ from spikeserve.plugins.onnx.engine import OnnxEngine
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.engine_choice import check_engine, engine_for
 from spikeserve.service.catalog.loaded import LoadedModel, Verified, verify
-from spikeserve.service.catalog.loader import Listing, Loader, scan
+from spikeserve.service.catalog.loader import Listing, scan
 from spikeserve.service.errors import LoadFailed, Misconfigured
 from spikeserve.service.settings import EngineSetting, Settings
 from tests.bundles import contents, publish
+from tests.inside import Inside
 from tests.networks import toy
 from tests.serving import serving
 
@@ -61,7 +62,7 @@ def test_exactly_the_versions_that_are_set_are_there_and_one_that_fails_changes_
 ) -> None:
     publish(repository, toy())
     with serving(repository) as client:
-        loader: Loader = client.app.state.services.loader  # type: ignore[attr-defined]
+        loader = Inside(client.app).loader
         assert client.portal is not None
 
         def ready() -> list[int]:

@@ -28,10 +28,6 @@ async def poll(loader: Loader) -> None:
     await loader.loads_over()
 
 
-def loader_of(client: Client) -> Loader:
-    return client.app.state.services.loader
-
-
 async def versions(client: Client) -> list[tuple[int, str]]:
     (model,) = (await client.get("/models")).json["models"]
     return [(each["version"], each["state"]) for each in model["versions"]]
@@ -57,7 +53,7 @@ async def test_reloads_under_200_requests_a_second_lose_none_and_mix_no_versions
         asking = [asyncio.create_task(ask_on()) for _ in range(4)]
         for version in range(2, 32):
             await asyncio.to_thread(publish, repository, toy() if version % 2 else doubled())
-            await loader_of(client).load("toy")
+            await client.loader.load("toy")
             loaded = version
         done.set()
         assert all([await each for each in asking])
@@ -84,7 +80,7 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
         await held.begun()
         monkeypatch.setattr(LoadedModel, "load", waiting)
         publish(repository, doubled())
-        loading = asyncio.create_task(loader_of(client).load("toy"))
+        loading = asyncio.create_task(client.loader.load("toy"))
         while await versions(client) != [(1, "ready"), (2, "loading")]:
             await asyncio.sleep(0)
         assert (await client.get("/health/ready")).status == 200
@@ -110,7 +106,7 @@ async def test_a_version_drains_until_its_last_request_has_ended_however_that_is
         asking = asyncio.create_task(client.post(asked, path, left=gone))
         await held.begun()
         publish(repository, doubled())
-        await loader_of(client).load("toy")
+        await client.loader.load("toy")
         assert await versions(client) == [(1, "draining"), (2, "ready")]
         gone.set()
         assert (await asking).status == 0
@@ -120,7 +116,7 @@ async def test_a_version_drains_until_its_last_request_has_ended_however_that_is
 
 async def test_a_poll_finds_new_versions_and_models_and_tries_a_changed_one_again(repository: Path) -> None:
     async with started(repository) as client:
-        loader = loader_of(client)
+        loader = client.loader
         publish(repository, doubled())
         damage(repository, 2)
         await poll(loader)
@@ -149,7 +145,7 @@ async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_
         for file in (repository / "toy" / "1").iterdir():
             os.utime(file, (0, 0))
         with structlog.testing.capture_logs() as entries:
-            await poll(loader_of(client))
+            await poll(client.loader)
         assert entries == []
         assert client.model() is before
 
@@ -165,16 +161,16 @@ async def test_a_model_that_comes_later_leaves_it_ready(repository: Path, monkey
     async with started(repository) as client:
         publish(repository, toy(), "other")
         damage(repository, 1, "other")
-        await loader_of(client).poll()
+        await client.loader.poll()
         while len((await client.get("/models")).json["models"]) < 2:
             await asyncio.sleep(0)
         assert (await client.get("/health/ready")).status == 200  # while it loads
         go_on.set()
-        await loader_of(client).loads_over()
+        await client.loader.loads_over()
         assert (await client.get("/health/ready")).status == 200  # and once it has failed
         failed = await client.post(LEFT, "/models/other/predict")
         assert (failed.status, "sha256" in failed.json["error"]) == (503, True)
-        await loader_of(client).unload("toy")
+        await client.loader.unload("toy")
         assert (await client.get("/health/ready")).status == 503  # now that nothing answers
 
 
@@ -187,11 +183,11 @@ def test_a_model_that_fails_at_the_start_counts_until_it_is_mended_or_unloaded_i
             assert (await client.get("/health/ready")).status == status
             for name in ("mended", "unloaded"):
                 assert (await client.post(LEFT, f"/models/{name}/predict")).status == 503
-            await loader_of(client).unload("unloaded")
+            await client.loader.unload("unloaded")
             assert (await client.get("/health/ready")).status == status
             shutil.rmtree(repository / "mended" / "1")
             publish(repository, toy(), "mended")
-            await loader_of(client).load("mended")
+            await client.loader.load("mended")
             assert (await client.get("/health/ready")).status == 200
 
     for name in ("mended", "unloaded"):
@@ -205,9 +201,9 @@ async def test_strict_readiness_forgets_a_model_that_was_unloaded_also_if_it_com
     damage(repository, 1, "other")
     async with started(repository, default_model="toy", strict_readiness=True) as client:
         assert (await client.get("/health/ready")).status == 503
-        await loader_of(client).unload("other")
+        await client.loader.unload("other")
         with pytest.raises(LoadFailed):  # it is as damaged as before, and now one that came later
-            await loader_of(client).load("other")
+            await client.loader.load("other")
         assert (await client.get("/health/ready")).status == 200
 
 
@@ -221,7 +217,7 @@ async def test_a_version_may_be_loaded_again_as_another_network(repository: Path
         assert (await client.post(LEFT)).status == 200
         shutil.rmtree(repository / "toy" / "1")
         assert publish(repository, renamed) == 1
-        await loader_of(client).load("toy")
+        await client.loader.load("toy")
         assert (await client.post(LEFT)).status == 200
         metrics = str((await client.get("/metrics")).json)
     assert 'spikeserve_layer_spikes_total{layer="second",model="toy",version="1"} 3.0' in metrics
@@ -242,7 +238,7 @@ def test_the_settings_say_which_versions_are_served(repository: Path, setting: s
         async with started(repository, versions=setting) as client:
             assert await versions(client) == [(version, "ready") for version in served]
             publish(repository, toy())
-            await loader_of(client).load("toy")
+            await client.loader.load("toy")
             grown = {"all": [1, 2, 3, 4], "latest": [4]}.get(setting, served)
             assert await versions(client) == [(version, "ready") for version in grown]
 
@@ -257,9 +253,9 @@ async def test_no_name_leads_out_of_the_repository(repository: Path, tmp_path: P
     (repository / "toy" / "2").symlink_to(tmp_path / "elsewhere" / "secret" / "1")
     async with started(repository) as client:
         for name in ("linked", "../elsewhere/secret", str(tmp_path / "elsewhere" / "secret"), ".", "..", "", "toy/1"):
-            for control in (loader_of(client).load, loader_of(client).unload):
+            for control in (client.loader.load, client.loader.unload):
                 with pytest.raises(ModelNotFound):
                     await control(name)
-        assert loader_of(client).locks.keys() == {"toy"}  # what is asked for in vain leaves nothing behind
-        await poll(loader_of(client))
+        assert client.loader.locks.keys() == {"toy"}  # what is asked for in vain leaves nothing behind
+        await poll(client.loader)
         assert await versions(client) == [(1, "ready")]

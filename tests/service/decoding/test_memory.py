@@ -26,9 +26,9 @@ from spikeserve.service.inference.decoding import numbers
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, BodyLimits
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.decoding.numbers import LONG_ARRAY, SLICE_BYTES, cut_array
-from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
+from tests.inside import Inside
 from tests.networks import toy
 from tests.service.asgi import LEFT, slow, started
 from tests.service.infer_requests import INFER, request
@@ -91,7 +91,7 @@ def test_what_a_request_held_is_given_back_however_it_ends(
     repository: Path, app: Callable[..., Coroutine[Any, Any, None]], header: tuple[bytes, bytes], last: Message
 ) -> None:
     messages = [{"type": "http.request", "body": b"", "more_body": True}, last]
-    services: Services = create_app(Settings(repository=repository)).state.services
+    services = Inside(create_app(Settings(repository=repository))).services
 
     async def receive() -> Message:
         return messages.pop(0)

@@ -15,8 +15,8 @@ from spikeserve.models.spec import Coding
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.session import SessionState
-from spikeserve.service.services import Services
 from tests.bundles import publish, published
+from tests.inside import Inside
 from tests.networks import network_of, toy
 from tests.service.sessions.conftest import pairs
 from tests.serving import serving
@@ -132,8 +132,7 @@ def state_of(client: TestClient) -> bytes:
 
 @pytest.mark.parametrize("secret", [b"", b"a secret"])
 def test_a_state_that_is_cut_longer_or_changed_is_refused_or_read(client: TestClient, secret: bytes) -> None:
-    services: Services = client.app.state.services  # type: ignore[attr-defined]
-    model, blobs = services.catalog.get("pairs"), Blobs(secret)
+    model, blobs = Inside(client.app).model("pairs"), Blobs(secret)
     whole = base64.b64decode(blobs.write(model, Blobs(b"").read(model, base64.b64encode(state_of(client)).decode())))
     cuts = [whole[:end] for end in range(len(whole))] + [whole + bytes(more) for more in (1, 8, 64)]
     for content in cuts:
@@ -150,8 +149,7 @@ def test_a_state_that_is_cut_longer_or_changed_is_refused_or_read(client: TestCl
 
 
 def test_a_state_of_the_first_version_is_read_and_has_no_late_events(client: TestClient) -> None:
-    services: Services = client.app.state.services  # type: ignore[attr-defined]
-    model, blobs = services.catalog.get("pairs"), Blobs(b"")
+    model, blobs = Inside(client.app).model("pairs"), Blobs(b"")
     now = blobs.read(model, base64.b64encode(state_of(client)).decode())
     content = base64.b64decode(
         blobs.write(model, SessionState(now.state, 1, 2000, now.counts, np.array([0.5, 1.0]), 7))

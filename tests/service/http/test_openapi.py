@@ -12,6 +12,7 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from tests.bundles import publish
+from tests.inside import Inside
 from tests.networks import network_of, task, toy
 from tests.serving import serving
 
@@ -45,7 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 @pytest.mark.parametrize("default", range(len(networks())))
 def test_the_examples_fit_their_schemas(served: TestClient, default: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served.app.state.services.catalog, "default", f"model{default}")  # type: ignore[attr-defined]
+    monkeypatch.setattr(Inside(served.app).catalog, "default", f"model{default}")
     document = served.get("/openapi.json").json()
     examined = []
     for name, operation in operations(document):

@@ -15,6 +15,7 @@ from spikeserve.service.keys import KeyRing, new_key
 from spikeserve.service.process.command_line import main, warn_if_open
 from spikeserve.service.settings import Settings
 from tests.bundles import published
+from tests.inside import Inside
 from tests.networks import toy
 from tests.serving import serving
 
@@ -125,8 +126,9 @@ def test_every_error_can_be_read_by_an_allowed_page(opened: TestClient, monkeypa
                 opened.post(UNLOAD, headers=APP),
             )
         }
-    pipeline = opened.app.state.services.pipeline  # type: ignore[attr-defined]
-    monkeypatch.setattr(pipeline, "scheduler", None)  # a fault of ours, which nobody foresaw
+    monkeypatch.setattr(
+        Inside(opened.app).services.pipeline, "scheduler", None
+    )  # a fault of ours, which nobody foresaw
     found[500] = opened.post("/predict", json=BODY, headers=APP)
     assert sorted(found) == [400, 403, 404, 405, 413, 415, 422, 500, 503]
     many = "&".join(f"p{index}=" for index in range(17))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.bundles import publish, published
+from tests.inside import Inside
 from tests.networks import toy
 from tests.service.http.recordings import COUNTS, EVENTS, FORM, STEP_US, camera, csv, npy, records, structured
 from tests.serving import Process, running, serving
@@ -205,8 +206,7 @@ def test_a_model_that_does_not_say_how_events_become_steps_takes_none(client: Te
 
 def test_a_recording_of_more_events_than_allowed_is_413(repository_of_cameras: Path) -> None:
     with serving(repository_of_cameras) as client:
-        catalog = client.app.state.services.catalog  # type: ignore[attr-defined]
-        catalog.get("camera").limits.events = 3
+        Inside(client.app).model("camera").limits.events = 3
         for content in (records(), structured()):
             answer = client.post(NATIVE, content=content, headers=OCTETS)
             assert (answer.status_code, answer.json()["error"]) == (413, "the body has 4 events, expected at most 3")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.telemetry import logs
+from tests.inside import Inside
 from tests.service.asgi import Broken
 from tests.serving import ROOT, serving
 
@@ -82,7 +82,7 @@ def test_the_log_has_a_500s_traceback(
     repository: Path, json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(repository) as client:
-        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
+        model = Inside(client.app).model()
         monkeypatch.setattr(model, "engine", Broken(model.engine))
         answer = client.post("/predict", json=BODY, headers={"X-Request-ID": "broken"})
     assert answer.status_code == 500

@@ -20,9 +20,8 @@ import uvicorn
 from spikeserve.service.app import create_app
 from spikeserve.service.process.server import Loop
 from spikeserve.service.process.server import Server as OurServer
-from spikeserve.service.services import Services
 from spikeserve.service.settings import with_protocols
-from tests import held
+from tests.inside import Inside
 from tests.plugins.grpc.rpc import free_port
 from tests.service.asgi import until
 from tests.service.one_way.model import GRPC, KEY, Ask
@@ -85,7 +84,8 @@ class Server:
         configured = with_protocols()(engine="event", default_model="toy", **values)
         self.log = log or Log()
         self.app = create_app(configured)
-        self.services: Services = self.app.state.services
+        self.inside = Inside(self.app)
+        self.services = self.inside.services
         self.plain, self.collector = plain, collector
         self.ready: dict[str, dict[int, int]] = {}  # by name and version, the weights
         self.server: uvicorn.Server
@@ -179,7 +179,7 @@ class Server:
             answers.update(zip(stream, await self._received(connection, len(stream)), strict=True))
         await calling
         counting.cancel()
-        await until(lambda: not any(held.by_requests(self.services).values()))
+        await until(lambda: not self.inside.held)
         return [answers[number] for number in range(len(asks))]
 
     async def _received(self, connection: Any, count: int) -> list[httpx.Response]:

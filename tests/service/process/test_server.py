@@ -244,7 +244,7 @@ def test_a_client_that_does_not_take_its_answer_keeps_it_no_longer_and_is_no_err
 
 async def test_a_computation_that_outlasts_the_grace_period_is_answered_503(repository: Path) -> None:
     async with busy(repository) as (client, held, asked):
-        client.app.state.services.catalog.draining = True
+        client.drain()
         asked.cancel()  # as the server does then
         answer = await asked
         held.go_on.release()

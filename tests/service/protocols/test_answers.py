@@ -158,7 +158,6 @@ async def test_the_bytes_of_an_answer_are_reserved_until_it_was_sent_and_are_the
     publish(tmp_path, wide(3000))
     size = loaded(Settings(repository=tmp_path)).limits.answer.native(1, 3)
     async with started(tmp_path, threads=1, max_body_bytes=1000, max_pending_bytes=2 * size) as client:
-        budget = client.app.state.services.budget
         held = slow(client.model())
         gone = asyncio.Event()
         first = asyncio.create_task(client.post({"inputs": [[1]]}))
@@ -166,14 +165,14 @@ async def test_the_bytes_of_an_answer_are_reserved_until_it_was_sent_and_are_the
         left = asyncio.create_task(client.post({"inputs": [[2]]}, left=gone))
         for _ in range(20):
             await asyncio.sleep(0)
-        assert budget.reserved == 2 * size
+        assert client.reserved == 2 * size
         refused = await client.post({"inputs": [[3]]})
         gone.set()
         assert (await left).status == 0
-        assert budget.reserved == size
+        assert client.reserved == size
         held.go_on.release(3)
         assert (await first).status == 200
-        assert budget.reserved == 0
+        assert client.reserved == 0
         assert (await client.post({"inputs": [[3]]})).status == 200
     assert refused.status == 503
     assert refused.json == {

@@ -19,14 +19,13 @@ from hypothesis import strategies as st
 
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
-from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.scheduling.batching import Policy
 from spikeserve.service.inference.scheduling.job import Decoded, Terms
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, Returned, RunOptions
 from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.inference.sessions.table import Usage
 from tests.bundles import publish, published
-from tests.held import by_requests
+from tests.inside import Inside
 from tests.networks import toy
 from tests.service.asgi import LEFT, Answered, Client, Held, settled, slow, started
 from tests.serving import serving
@@ -94,7 +93,6 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
     shared: Shared, waiting: int, mix: list[tuple[tuple[str, Any], bool, Ending]]
 ) -> None:
     client, held = shared.client, shared.held
-    services = client.app.state.services
 
     async def end(task: asyncio.Task[Answered], left: asyncio.Event, how: Ending) -> None:
         """End a request as its client does, unless it is answered already."""
@@ -128,9 +126,9 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
                 pass
         assert depth == waiting
         assert [each.status for each in answers] == [200] * len(answers)
-        assert not any(by_requests(services).values()), by_requests(services)
-        services.places.end_all(name="toy")
-        assert services.places.usage == Usage()
+        assert not client.held
+        client.end_sessions()
+        assert client.services.places.usage == Usage()
 
     shared.runner.run(example())
 
@@ -153,10 +151,10 @@ async def test_refused_sequences_fill_no_queue(repository: Path, *, long: bool) 
 async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues_empty(tmp_path: Path) -> None:
     publish(tmp_path, toy())
     async with started(tmp_path) as client:
-        loader, old = client.app.state.services.loader, client.model()
+        old = client.model()
         assert (await client.post(tensor(sequence_id=1, sequence_start=True), INFER)).status == 200
         publish(tmp_path, toy())
-        await loader.load("toy")
+        await client.loader.load("toy")
         answer = await client.post(tensor(sequence_id=1, sequence_end=True), INFER)
         assert answer.json["model_version"] == "1"
         assert client.model() is not old
@@ -276,6 +274,6 @@ def test_operations_of_events_count_at_every_step() -> None:
 
 def test_what_a_model_costs_is_measured_when_it_loads(repository: Path) -> None:
     with serving(repository) as client:
-        model: LoadedModel = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
+        model = Inside(client.app).model()
     assert 0 < model.cost.seconds < 1
     assert (model.cost.operations_once, model.cost.operations_per_step) == (6, 2)

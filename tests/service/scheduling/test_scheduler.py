@@ -20,7 +20,6 @@ from spikeserve.service.inference.scheduling.batching import Policy, policy_of
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Price
 from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY
-from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
@@ -83,7 +82,7 @@ async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_me
         await held.begun()
         waits = asyncio.create_task(client.post(LEFT, left=gone))
         await settled()
-        await client.app.state.services.loader.unload("toy")
+        await client.loader.unload("toy")
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 1
         gone.set()
         assert [(await each).status for each in (runs_on, waits)] == [0, 0]
@@ -411,10 +410,9 @@ async def test_a_second_run_starts_once_one_is_full(
 
 async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(repository: Path) -> None:
     async with started(repository) as client:
-        services: Services = client.app.state.services
         usual = sys.getswitchinterval()
         async with asyncio.timeout(60):
-            assert await services.pipeline.scheduler.code(Price.LONG, sys.getswitchinterval) == pytest.approx(5e-4)
+            assert await client.scheduler.code(Price.LONG, sys.getswitchinterval) == pytest.approx(5e-4)
         assert sys.getswitchinterval() == usual
 
 

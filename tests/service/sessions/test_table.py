@@ -20,8 +20,7 @@ from spikeserve.models.coding.records import make_records
 from spikeserve.service.inference.scheduling.query import NOBODY
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
-from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES, Ended, OpenSession
-from spikeserve.service.services import Services
+from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES, OpenSession
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import Answered, Client, Held, slow, started, traced, until
@@ -39,7 +38,6 @@ async def served(
     reads: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> OpenSession:
     """Serve a stream to the end of what `receive` returns; its lines are added to `lines` while its client reads."""
-    services: Services = client.app.state.services
 
     async def send(content: Sequence[bytes]) -> None:
         told = [json.loads(line) for line in content]
@@ -47,8 +45,8 @@ async def served(
             await asyncio.Event().wait()
         lines.extend(told)
 
-    with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY, {}) as opened:
-        stream = Stream(opened, services.sessions, services.blobs, send)
+    with client.services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY, {}) as opened:
+        stream = Stream(opened, client.services.sessions, client.services.blobs, send)
         await stream.serve(lambda: receive(stream, opened))
     return opened
 
@@ -60,27 +58,25 @@ async def test_the_bytes_of_events_that_wait_are_counted_once_and_given_back(roo
     reserved: list[int] = []
 
     async with started(root) as client:
-        budget = client.app.state.services.budget
 
         async def receive(stream: Stream, _: OpenSession) -> bytes | None:
-            reserved.append(budget.reserved)
+            reserved.append(client.reserved)
             waiting = stream.session.windows.pending_bytes
-            assert budget.reserved == (waiting if waiting > UNCOUNTED_BYTES else 0)
+            assert client.reserved == (waiting if waiting > UNCOUNTED_BYTES else 0)
             return messages.pop(0) if messages else None
 
         await served(client, receive, [])
         assert [size > 0 for size in reserved] == [False, True, True, False, True]
         assert reserved[2] > 1.5 * reserved[1]
-        assert budget.reserved == 0
+        assert client.reserved == 0
 
 
 async def test_the_bytes_of_events_that_wait_are_given_back_where_the_client_leaves(root: Path) -> None:
     async with started(root) as client:
-        budget = client.app.state.services.budget
         waiting = asyncio.Event()
 
         async def receive(_: Stream, __: OpenSession) -> bytes | None:
-            if not budget.reserved:
+            if not client.reserved:
                 return make_records([0] * 5000, [0] * 5000).tobytes()
             waiting.set()
             return await asyncio.get_running_loop().create_future()
@@ -89,7 +85,7 @@ async def test_the_bytes_of_events_that_wait_are_given_back_where_the_client_lea
         await waiting.wait()
         serving.cancel()
         await asyncio.wait([serving])
-        assert budget.reserved == 0
+        assert client.reserved == 0
 
 
 async def test_a_stream_that_computes_is_not_idle(root: Path) -> None:
@@ -165,23 +161,24 @@ async def test_a_sequence_that_computes_is_not_idle(root: Path) -> None:
         held: Held = slow(client.model("pairs"))
         asked = ask(client, sequence_start=True)
         await held.begun()
-        (sequence,) = client.app.state.services.sequences.open.values()
+        (sequence,) = client.services.sequences.open.values()
         for _ in range(2):
             await changed(lambda: sequence.timer)
-        assert client.app.state.services.sessions.places.usage.count == 1
+        assert client.sessions == 1
         held.go_on.release()
         assert (await asked).status == 200
 
 
 async def test_each_request_renews_a_sequence(root: Path) -> None:
     async with started(root) as client:
-        sequences = client.app.state.services.sequences
+        sequences = client.services.sequences
         assert (await ask(client, sequence_start=True)).status == 200
         ((key, sequence),) = sequences.open.items()
         for left in (1, 0):
             sequence.used -= HOUR  # nobody has asked for so long
             if left:
                 assert (await ask(client)).status == 200
+            assert sequence.timer is not None
             sequence.timer.cancel()
             sequences._watch(key, sequence)  # as its timer would
             assert len(sequences.open) == left
@@ -204,7 +201,7 @@ async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(root: Path) 
     async with started(root) as client:
         serving = asyncio.create_task(served(client, receive, lines, reads))
         await blocked.wait()
-        client.app.state.services.places.end_all(Ended.DRAINING)
+        client.end_sessions()
         await serving
     first, state = lines
     assert (first["type"], state["type"]) == ("window", "state")
@@ -243,7 +240,7 @@ async def test_a_start_takes_the_newest_version_and_the_state_of_another_is_refu
     async with started(root) as client:
         first = await ask(client, sequence_start=True, sequence_state=True)
         publish(root, pairs(), "pairs")
-        await client.app.state.services.loader.load("pairs")
+        await client.loader.load("pairs")
         assert (await ask(client)).json["model_version"] == "1"
         again = await ask(client, sequence_start=True)
         assert (again.json["model_version"], counts(again)) == ("2", [0, 0])
@@ -251,16 +248,15 @@ async def test_a_start_takes_the_newest_version_and_the_state_of_another_is_refu
         state = first.json["parameters"]["sequence_state"]
         refused = await ask(client, sequence_start=True, sequence_state=state)
         assert (refused.status, refused.json["error"][:23]) == (400, "state: is of the bundle")
-        assert client.app.state.services.sessions.places.usage.count == 0
+        assert client.sessions == 0
 
 
 async def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(root: Path) -> None:
     async with started(root, max_sessions=1, session_idle_seconds=0.2) as client:
-        places = client.app.state.services.sessions.places
         await ask(client, sequence_start=True)
         assert (await ask(client, sequence_id=2, sequence_start=True)).status == 503
         async with asyncio.timeout(60):
-            while places.usage.count:
+            while client.sessions:
                 await asyncio.sleep(0.01)
         assert (await ask(client)).status == 400
         assert counts(await ask(client, sequence_id=2, sequence_start=True)) == [0, 0]
@@ -285,8 +281,6 @@ class Streamed:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.services: Services = client.app.state.services
-        self.budget = self.services.budget
         self.body: asyncio.Queue[Message] = asyncio.Queue()
         self.lines: list[dict[str, Any]] = []
         self.seen: list[int] = []
@@ -305,7 +299,7 @@ class Streamed:
     async def _send(self, message: Message) -> None:
         if content := message.get("body"):
             self.lines.append(json.loads(content))
-            self.seen.append(self.budget.reserved)
+            self.seen.append(self.client.reserved)
             self.taken.append(tracemalloc.get_traced_memory()[0])
 
 
@@ -319,14 +313,14 @@ async def streamed(root: Path, **settings: Any) -> AsyncIterator[Streamed]:
         yield stream
         async with asyncio.timeout(60):
             await answering
-        assert stream.budget.reserved == 0
+        assert stream.client.reserved == 0
 
 
 async def test_a_line_counts_as_it_grows(tmp_path: Path) -> None:
     async with streamed(tmp_path) as stream:
         for size in (2**16 + 1, 2**17, 2**18):
-            stream.come(b"x" * (size - stream.budget.reserved))
-            await until(lambda size=size: stream.budget.reserved == size)  # type: ignore[misc]
+            stream.come(b"x" * (size - stream.client.reserved))
+            await until(lambda size=size: stream.client.reserved == size)  # type: ignore[misc]
         stream.come(b"", more=False)
 
 

@@ -7,8 +7,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from spikeserve.service.catalog.catalog import Catalog
 from tests.bundles import rewrite
+from tests.inside import Inside
 from tests.serving import serving
 
 BODY = {"inputs": [[0.75, 1.0]]}
@@ -86,7 +86,7 @@ def test_a_version_that_is_gone_is_forgotten(client: TestClient, monkeypatch: py
     client.post("/predict", json=BODY)
     client.post("/predict", json={})
     assert 'model="toy"' in client.get("/metrics").text
-    catalog: Catalog = client.app.state.services.catalog  # type: ignore[attr-defined]
+    catalog = Inside(client.app).catalog
     served = catalog.models
     monkeypatch.setattr(catalog, "models", {})
     assert "toy" not in client.get("/metrics").text

@@ -21,6 +21,7 @@ from spikeserve.service.errors import Misconfigured
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.tracing import ENDPOINT, Tracing, time_of_day, zero
 from tests.bundles import publish
+from tests.inside import Inside
 from tests.plugins.grpc.rpc import Open, Rpc, infer_request, serving_grpc
 from tests.service.sessions.conftest import pairs
 from tests.service.sessions.test_streams import lines, socket
@@ -127,7 +128,7 @@ def test_a_span_says_how_it_fails(repository: Path, collector: Collector, monkey
         client.get("/models/toy", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})  # which is not sampled
         client.get("/metrics")
         client.get("/some/path")
-        model = client.app.state.services.catalog.get()  # type: ignore[attr-defined]
+        model = Inside(client.app).model()
         monkeypatch.setattr(model, "engine", None)
         assert client.post("/predict", json=BODY).status_code == 500
     listed, unknown, failed = collector.spans()
@@ -161,7 +162,7 @@ def test_without_the_extra_the_variable_is_refused(repository: Path, monkeypatch
 
 def test_without_the_variable_nothing_is_traced(repository: Path) -> None:
     assert Tracing.of_environment() is None
-    assert create_app(Settings(repository=repository)).state.services.tracing is None
+    assert Inside(create_app(Settings(repository=repository))).services.tracing is None
 
 
 def test_a_call_over_grpc_is_a_span_below_its_clients_too(repository: Path, collector: Collector) -> None:
