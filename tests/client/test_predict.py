@@ -1,6 +1,5 @@
 """Predictions from a real server: whatever form a sample is sent in, the answer is the same."""
 
-import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +58,11 @@ def test_a_sample_has_the_same_answer_in_every_form(client: spikeserve.Client, i
     np.testing.assert_allclose(prediction.probabilities, [0.7311, 0.2689], atol=1e-4)  # the softmax of 1 and 0
 
 
+def test_a_list_of_recordings_has_a_prediction_for_each(client: spikeserve.Client) -> None:
+    recordings = [make_records([0, 0, 1000], [unit, unit, unit]) for unit in (1, 0)]
+    assert [each.label for each in client.predict(recordings)] == ["right", "left"]
+
+
 def test_a_file_is_answered_as_its_events(client: spikeserve.Client, tmp_path: Path) -> None:
     lines = [f"{t},{unit}\n" for t, unit in zip([500, 1500, 2500, 3500], [0, 0, 1, 0], strict=True)]
     (tmp_path / "events.csv").write_text("t,unit\n" + "".join(lines))
@@ -68,31 +72,8 @@ def test_a_file_is_answered_as_its_events(client: spikeserve.Client, tmp_path: P
         assert shown(prediction) == EXPECTED
 
 
-def test_a_batch_has_a_prediction_for_each_sample(client: spikeserve.Client) -> None:
-    batch = np.stack([RASTER, 1 - RASTER, 0 * RASTER])
-    found = [each.spike_counts.tolist() for each in client.predict(batch)]
-    assert found == [[1, 0], [0, 1], [0, 0]]
-    recordings = [make_records([0, 0, 1000], [unit, unit, unit]) for unit in (1, 0)]
-    assert [each.label for each in client.predict(recordings)] == ["right", "left"]
-
-
-def test_what_is_asked_for_comes_back(client: spikeserve.Client) -> None:
-    (prediction,) = client.predict(RECORDING, time_steps=2, returns=["raster", "membrane", "spikes_per_node"])
-    assert (prediction.time_steps, prediction.spikes_per_node) == (2, {"out": 1})
-    assert prediction.raster == {"out": {"t": [1], "unit": [0]}}
-    assert prediction.membrane == {"out": [[0.5, 0.0], [0.0, 0.0]]}
-
-
-def test_every_form_of_a_sample_may_end_once_its_class_is_decided(client: spikeserve.Client) -> None:
-    # Unit 0 spikes at steps 1 and 3 of ten. After 8 steps, unit 1 has at most two spikes to come: a tie is unit 0's.
-    raster = np.zeros((10, 2))
-    raster[:4, 0] = 1
-    steps, units = raster.nonzero()
-    recording = make_records(1000 * steps, units)
-    forms: list[Any] = [raster, raster.tolist(), {"t": steps, "unit": units}, recording]
-    found = [client.predict(form, time_steps=10, stop="decided")[0] for form in forms]
-    assert [each.steps_used for each in found] == [8] * 4
-    assert [each.spike_counts.tolist() for each in found] == [[2, 0]] * 4
+def test_a_server_says_its_default_model(client: spikeserve.Client) -> None:
+    assert client.default_model() == "pairs"
 
 
 def test_fields_of_a_newer_server_are_kept() -> None:
@@ -102,23 +83,11 @@ def test_fields_of_a_newer_server_are_kept() -> None:
     assert (prediction.steps_used, prediction.time_steps, prediction.more) == (3, 8, {"certainty": 0.5})
 
 
-def test_the_client_that_is_awaited_has_the_same_answers(service: Process) -> None:
-    async def ask() -> list[spikeserve.Prediction]:
-        async with spikeserve.AsyncClient(service.url, model="pairs") as client:
-            found = await asyncio.gather(*(client.predict(each) for each in (RASTER, IN_STEPS, RECORDING)))
-            assert await client.default_model() == "pairs"
-            return [prediction for predictions in found for prediction in predictions]
-
-    assert [shown(each) for each in asyncio.run(ask())] == [EXPECTED] * 3
-
-
 @pytest.mark.parametrize(
     ("options", "kind", "status", "sentence"),
     [
         ({"inputs": np.zeros((4, 3))}, spikeserve.InvalidRequest, 422, "the body is an array of shape"),
-        ({"inputs": [{"t": [0], "unit": [2]}]}, spikeserve.InvalidRequest, 422, "inputs[0]"),
         ({"inputs": RASTER, "model": "none"}, spikeserve.ModelNotFound, 404, "model 'none' is not served here"),
-        ({"inputs": RASTER, "model": "pairs", "version": 9}, spikeserve.ModelNotFound, 404, ""),
         ({"inputs": RASTER, "model": "a/b c"}, spikeserve.ModelNotFound, 404, ""),
         ({"inputs": np.zeros((1025, 1, 2))}, spikeserve.TooLarge, 413, "inputs"),
         ({"inputs": RASTER, "stop": "someday"}, spikeserve.InvalidRequest, 422, "stop is"),
@@ -176,19 +145,6 @@ def test_a_key_is_sent_with_requests_and_with_sessions(guarded: tuple[Process, s
             client.predict(RASTER)
         with pytest.raises(spikeserve.NoKey, match="401: this path takes a key"):
             list(client.stream(RECORDING))
-
-
-def test_a_regression_has_values_and_no_class(guarded: tuple[Process, str]) -> None:
-    service, key = guarded
-    with spikeserve.Client(service.url, key) as client:
-        (prediction,) = client.predict([[0.25, 3]], model="arm")
-    assert prediction.values is not None
-    assert (prediction.values.tolist(), prediction.names, prediction.units) == (
-        [0.25, 2.0],
-        ["angle", "speed"],
-        ["rad", "m/s"],
-    )
-    assert (prediction.class_index, prediction.label, prediction.probabilities) == (None, None, None)
 
 
 def test_an_overloaded_server_says_when_to_come_back(guarded: tuple[Process, str]) -> None:

@@ -1,31 +1,15 @@
-"""Infer requests over gRPC get what those over HTTP get: answers, sentences and limits."""
+"""What only a message can say, right or wrong."""
 
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from grpc import StatusCode
 
 from spikeserve.plugins.grpc import messages
-from tests.plugins.grpc.rpc import Rpc, infer_request, outputs
-from tests.service.infer_requests import outputs as http_outputs
-from tests.service.infer_requests import request as http_request
-from tests.serving import Process
+from tests.plugins.grpc.rpc import Rpc, infer_request
 
 TENSOR = messages.ModelInferRequest.InferInputTensor
-
-
-def over_http(service: Process, body: Any, model: str = "toy") -> httpx.Response:
-    return httpx.post(f"{service.url}/v2/models/{model}/infer", json=body, timeout=60)
-
-
-@pytest.mark.parametrize("raw", [True, False])
-def test_a_long_request_and_a_long_answer_are_those_of_http(service: Process, rpc: Rpc, raw: bool) -> None:
-    # 1,000 samples of 64 values are 256 KB, which a codec thread decodes; the answers take more than 64 KiB.
-    array = np.random.default_rng(5).random((1000, 64), np.float32)
-    expected = http_outputs(over_http(service, http_request(array), "digits"))
-    assert outputs(rpc.call("ModelInfer", infer_request(array, "digits", raw=raw))) == expected
 
 
 def test_the_configuration_says_that_a_model_has_sequences(rpc: Rpc) -> None:
@@ -44,40 +28,6 @@ def changed(change: Any, **more: Any) -> messages.ModelInferRequest:
     request = infer_request(np.array([[0.6, 2.0]]), **more)
     change(request)
     return request
-
-
-SAME_SENTENCE = [  # of HTTP, for the same fault
-    ({"shape": [1, 3], "data": [0, 1, 2]}, {}),
-    ({"shape": [0, 2], "data": []}, {}),
-    ({"shape": [-1, 2], "data": [0, 1]}, {}),
-    ({"shape": [2**62, 2**62], "data": [0]}, {}),
-    ({"shape": [1] * 9, "data": [0]}, {}),
-    ({"name": "other"}, {}),
-    ({"datatype": "FP31"}, {}),
-    ({}, {"time_steps": 0}),
-    ({}, {"time_steps": 10**6}),
-    ({}, {"time_steps": "3"}),
-    ({}, {"unknown": 1}),
-    ({}, {"seed": -1}),
-    ({}, {"stop": "never"}),
-    ({}, {"sequence_start": True}),
-    ({"data": [0.6, 11.0]}, {}),
-    ({"shape": [2000, 2], "data": [0.0] * 4000}, {}),
-]
-
-
-@pytest.mark.parametrize(("tensor", "parameters"), SAME_SENTENCE)
-def test_what_does_not_fit_gets_the_sentence_of_http(
-    service: Process, rpc: Rpc, tensor: dict[str, Any], parameters: dict[str, Any]
-) -> None:
-    fields = {"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.6, 2.0]} | tensor
-    answer = over_http(service, {"inputs": [fields], "parameters": parameters})
-    values = fields.pop("data")
-    request = infer_request(np.zeros((1, 2)), raw=False, parameters=parameters)
-    request.inputs[0].CopyFrom(TENSOR(**fields, contents={"fp32_contents": values}))
-    error = rpc.refused("ModelInfer", request)
-    code = {400: StatusCode.INVALID_ARGUMENT, 413: StatusCode.RESOURCE_EXHAUSTED}[answer.status_code]
-    assert (error.code(), error.details()) == (code, answer.json()["error"])
 
 
 @pytest.mark.parametrize(

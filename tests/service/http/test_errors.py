@@ -1,46 +1,17 @@
 """Every row of the error table: the status, and a sentence that names the field, the value and what was expected."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from spikeserve.models.spec import Coding
-from spikeserve.models.spec.network import Network
 from spikeserve.service.http.answers import error_body
-from tests.bundles import publish, published
-from tests.networks import network_of, task, toy
+from tests.bundles import publish
+from tests.networks import toy
 from tests.service.infer_requests import INFER
 from tests.serving import serving
-
-
-def counting(shape: list[int], coding: str, classes: int, **of_input: float) -> Network:
-    """Return a network with a neuron for each unit of its input."""
-    return network_of(
-        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
-        {},
-        **task(shape, 3, classes, coding, **of_input),
-    )
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """A client of models of each kind of sample."""
-    root = published(
-        tmp_path_factory,
-        toy=toy(),
-        spikes=toy(Coding.SPIKES),
-        camera=counting([2, 2, 3], "spikes", 12),
-        flat=counting([2], "current", 2, low=0, high=10),
-        nested=counting([1, 2], "current", 2, low=0, high=10),
-    )
-    with serving(root) as client:
-        yield client
 
 
 @pytest.mark.parametrize(
@@ -57,37 +28,25 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         ("[]", 422, "the body is an array, expected an object"),
         ("null", 422, "the body is null, expected an object"),
         ("{}", 422, "inputs is missing"),
-        ('{"inputs": []}', 422, "inputs is empty, expected at least one item"),
         ('{"inputs": 1}', 422, "inputs is 1, expected an array"),
         ('{"inputs": {"0": [1, 2]}}', 422, "inputs is an object, expected an array"),
         ('{"inputs": [1, 2]}', 422, "inputs[0] is 1, expected an array"),
-        ('{"inputs": [[1, 2], [1, 2], [1]]}', 422, "inputs[2] has shape 1, expected 2"),
         ('{"inputs": [[1, [2]]]}', 422, "inputs[0][1] is an array, expected a number"),
-        ('{"inputs": [[1, "2"]]}', 422, "inputs[0][1] is '2', expected a number"),
         ('{"inputs": [[1, true]]}', 422, "inputs[0][1] is true, expected a number"),
         ('{"inputs": [[1, null]]}', 422, "inputs[0][1] is null, expected a number"),
-        ('{"inputs": [[1, NaN]]}', 422, "inputs[0][1] is NaN, expected a finite number"),
-        ('{"inputs": [[1, -Infinity]]}', 422, "inputs[0][1] is -Infinity, expected a finite number"),
         ('{"inputs": [[1, 1e999]]}', 422, "inputs[0][1] is Infinity, expected a finite number"),
-        ('{"inputs": [[1, 1e300]]}', 422, "inputs[0][1] is 1e+300, expected at most 34028234663852886"),
         ('{"inputs": [[1, 1%s]]}' % ("0" * 400), 422, "inputs[0][1] is 1000000000"),
-        ('{"inputs": [[1, 10.5]]}', 422, "inputs[0][1] is 10.5, expected 0 to 10"),
         ('{"inputs": [[1, 2]], "steps": 1}', 422, "steps is not a field here, expected one of inputs"),
         ('{"input": [[1, 2]]}', 422, "input is not a field here, expected one of inputs, time_steps, seed, stop, "
          "return; did you mean 'inputs'?"),
         ('{"inputs": [[1, "2"]], "Seed": 1}', 422, "did you mean 'seed'?"),
-        ('{"inputs": [[1, 2]], "time_steps": 0}', 422, "time_steps is 0, expected at least 1"),
-        ('{"inputs": [[1, 2]], "time_steps": 1001}', 422, "time_steps is 1001, expected 1 to 1000"),
         ('{"inputs": [[1, 2]], "time_steps": 1.0}', 422, "time_steps is 1.0, expected an integer"),
         ('{"inputs": [[1, 2]], "time_steps": "9"}', 422, "time_steps is '9', expected an integer"),
         ('{"inputs": [[1, 2]], "time_steps": 1%s}' % ("0" * 400), 422, "time_steps is 1000000000"),
         ('{"inputs": [[1, 2]], "time_steps": %s}' % ("9" * 4300), 422, "time_steps is 9999999999"),
-        ('{"inputs": [[1, 2]], "seed": -1}', 422, "seed is -1, expected at least 0"),
         ('{"inputs": [[1, 2]], "seed": 18446744073709551616}', 422, "expected at most 18446744073709551615"),
         ('{"inputs": [[1, 2]], "seed": true}', 422, "seed is true, expected an integer"),
         ('{"inputs": [[1, 2]], "return": "raster"}', 422, "return is 'raster', expected an array"),
-        ('{"inputs": [[1, 2]], "return": ["spikes"]}', 422, "return[0] is 'spikes', expected 'raster', 'membrane' or"),
-        ('{"inputs": [{"t": [0], "unit": [0]}]}', 422, "inputs[0] is an object, expected an array"),
         (json.dumps(dict.fromkeys(map(str, range(1000)))), 422, "the body has 1001 errors, expected an object"),
     ],
 )  # fmt: skip
@@ -97,52 +56,6 @@ def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, st
     assert answer.json().keys() == {"error"}
     assert answer.json()["error"].startswith(sentence) or sentence in answer.json()["error"]
     assert len(answer.json()["error"]) < 300
-
-
-NO_EVENTS = (
-    "inputs[0] is an object, expected an array with a value for each step: only models of `spikes` coding take events"
-)
-SERIES: list[tuple[Any, str]] = [
-    ([{"t": [0], "unit": [0]}], NO_EVENTS),
-    ([[]], "inputs[0] has 0 steps, expected 1 to 1000"),
-    ([[0, 1]], "inputs[0][0] is 0, expected an array"),
-]
-WRONG: list[tuple[str, Any, str]] = [
-    ("camera", [{"t": [0]}], "inputs[0].unit is missing"),
-    ("camera", [{"t": [0], "unit": [0, 1]}], "inputs[0]: 1 t for 2 unit, expected as many of both"),
-    ("camera", [{"t": [3], "unit": [0]}], "inputs[0].t[0] is 3, expected 0 to 2"),
-    ("camera", [{"t": [0], "unit": [12]}], "inputs[0].unit[0] is 12, expected 0 to 11"),
-    ("camera", [{"t": [-1], "unit": [0]}], "inputs[0].t[0] is -1, expected at least 0"),
-    ("camera", [{"t": [0], "unit": [True]}], "inputs[0].unit[0] is true, expected an integer"),
-    ("camera", [{"t": [0], "unit": [0], "weight": [1]}], "inputs[0].weight is not a field here"),
-    ("camera", [{"t": [0], "x": [0], "y": [0]}], "inputs[0].p is missing"),
-    ("camera", [{"t": [0], "x": [3], "y": [0], "p": [0]}], "inputs[0].x[0] is 3, expected 0 to 2"),
-    ("camera", [{"t": [0], "x": [0], "y": [0, 2], "p": [0]}], "inputs[0]: 1 t for 2 y, expected as many of both"),
-    ("camera", [{"t": [3], "x": [0], "y": [0], "p": [0]}], "inputs[0].t[0] is 3, expected 0 to 2"),
-    ("camera", [[]], "inputs[0] has 0 steps, expected 1 to 1000"),
-    ("camera", [[[[[1]]]]], "inputs[0] has shape 1×1×1×1, expected 1×2×2×3"),
-    ("camera", ["spikes"], "inputs[0] is 'spikes', expected an array"),
-    ("camera", [[[[[0, 1]] * 3] * 2]], "inputs[0] has shape 1×2×3×2, expected 1×2×2×3, or 1×12 flat; the channels come "
-     "first, as numpy.moveaxis(image, -1, 0) has them"),
-    *((model, *row) for model in ("flat", "nested") for row in SERIES),
-    ("flat", [[[0, 11]]], "inputs[0][0][1] is 11, expected 0 to 10"),
-    ("nested", [[[0, 11]]], "inputs[0][0][0][1] is 11, expected 0 to 10"),
-    ("spikes", [[[0, 1]] * 3, [[0, 1]] * 2], "inputs[1] has shape 2×2, expected 3×2"),
-    ("spikes", [[[0, 1]] * 1001], "inputs[0] has 1001 steps, expected 1 to 1000"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("model", "inputs", "sentence"), WRONG)
-def test_a_sample_that_is_wrong_is_named(served: TestClient, model: str, inputs: Any, sentence: str) -> None:
-    answer = served.post(f"/models/{model}/predict", json={"inputs": inputs})
-    assert answer.status_code == 422
-    assert answer.json()["error"].startswith(sentence)
-
-
-def test_a_raster_runs_as_many_steps_as_are_said_and_allowed(served: TestClient) -> None:
-    answer = served.post("/models/spikes/predict", json={"inputs": [[[0, 1]] * 3], "time_steps": 4})
-    assert (answer.status_code, answer.json()) == (422, {"error": "inputs[0] has shape 3×2, expected 4×2"})
-    assert served.post("/models/spikes/predict", json={"inputs": [[[0, 1]] * 1000]}).json()["time_steps"] == 1000
 
 
 def test_a_body_of_many_strings_is_refused_before_each_is_found_wrong(client: TestClient) -> None:
@@ -261,29 +174,3 @@ def test_with_several_models_and_no_default_predict_lists_them(repository: Path)
     assert answer.json() == {"error": "no default model is set; ask one of these at /models/<name>/predict: other, toy"}
     with serving(repository, default_model="other") as client:
         assert client.post("/predict", json={"inputs": [[0, 1]]}).json()["model"] == "other"
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["inputs", "time_steps", "seed", "return", "t", "unit", "?"]), inner, max_size=4
-        )
-    ),
-    max_leaves=12,
-)
-requests = st.fixed_dictionaries(
-    {"inputs": st.lists(st.lists(st.integers(0, 10) | st.floats(0, 10), min_size=2, max_size=2), max_size=3)},
-    optional={"time_steps": json_values, "seed": json_values, "return": json_values, "?": json_values},
-)
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(model=st.sampled_from(["toy", "spikes", "flat"]), body=json_values | requests)
-def test_whatever_is_posted_is_the_clients_mistake_or_answered(served: TestClient, model: str, body: object) -> None:
-    answer = served.post(f"/models/{model}/predict", content=json.dumps(body))
-    assert answer.status_code in {200, 400, 413, 422}
-    if answer.status_code != 200:
-        assert list(answer.json()) == ["error"]
-        assert isinstance(answer.json()["error"], str)

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from starlette.types import Message
 
 from spikeserve.models.errors import InvalidBundle
 from spikeserve.models.spec.network import Network
 from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.errors import TooLarge
-from spikeserve.service.http.answers import PiecesResponse
 from spikeserve.service.inference.decoding.pieces import PIECE_BYTES, PIECE_VALUES, joined, json_fragments
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
@@ -179,25 +177,6 @@ async def test_the_bytes_of_an_answer_are_reserved_until_it_was_sent_and_are_the
         "error": f"the bodies and answers of all requests in progress would have {3 * size} bytes with this one, "
         f"expected at most {2 * size}"
     }
-
-
-async def test_pieces_are_sent_in_order_and_are_not_kept() -> None:
-    response = PiecesResponse([b"a", b"b", b"c"], [(b"content-type", b"text/plain")])
-    sent: list[Message] = []
-    kept: list[int] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-        kept.append(len(response.pieces))
-
-    await response({"type": "http"}, _nothing, send)
-    assert [(each["body"], each["more_body"]) for each in sent[1:]] == [(b"a", True), (b"b", True), (b"c", False)]
-    assert dict(sent[0]["headers"]) == {b"content-type": b"text/plain", b"content-length": b"3"}
-    assert kept == [3, 0, 0, 0]
-
-
-async def _nothing() -> Message:
-    raise AssertionError
 
 
 def test_a_raster_of_a_spike_for_each_neuron_and_step_takes_what_was_reckoned_and_one_more_takes_more() -> None:

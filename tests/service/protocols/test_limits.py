@@ -1,22 +1,19 @@
 """The work that one request may ask for is bounded, and what is over a bound is named before anything runs.
 
 Samples of events reach the engine as events, and no raster of them is made on the way.
-
-Neurons of every kind behind the service: several spikes a step, membranes of readouts, absent parameters.
 """
 
 import json
 import tracemalloc
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from spikeserve.models.coding import DenseInputs, EventInputs, encode
-from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.coding import EventInputs
+from spikeserve.models.spec import Coding
 from spikeserve.service.catalog import limits
 from spikeserve.service.catalog.limits import SPARE, ModelLimits
 from spikeserve.service.inference.protocols.native.codec import to_samples
@@ -84,39 +81,10 @@ def test_a_body_may_hold_the_largest_samples(monkeypatch: pytest.MonkeyPatch, co
     assert less.commas < most.commas
 
 
-def camera(side: int = 3, time_steps: int = 4, **declared: Any) -> Spec:
-    """Return the spec of a camera of 2 × side × side."""
-    plain = toy(Coding.SPIKES, time_steps).spec
-    shape = {"shape": (2, side, side)} | declared
-    return plain.model_copy(update={"input": plain.input.model_copy(update=shape)})
-
-
-def sent(spec: Spec, *samples: Any) -> Any:
-    """Return samples as a request holds them, as `to_samples` makes them."""
-    request = request_type(spec).model_validate({"inputs": list(samples)})
-    return to_samples(request.inputs, spec, spec.time_steps)
-
-
-def test_a_raster_among_events_makes_all_of_them_rasters() -> None:
-    spec, raster = camera(), np.zeros((4, 2, 3, 3), np.float32)
-    raster[1, 0, 2, 1] = 0.5
-    values = sent(spec, raster.tolist(), {"t": [3], "unit": [11]})
-    assert isinstance(values, np.ndarray)
-    np.testing.assert_array_equal(values[0], raster)
-    assert np.argwhere(values[1]).tolist() == [[3, 1, 0, 2]]
-
-
-def test_events_of_an_input_with_an_offset_come_as_the_currents_of_their_raster() -> None:
-    inputs = sent(camera(offset=0.25), {"t": [3], "unit": [11]})
-    assert isinstance(inputs, DenseInputs)
-    raster = np.zeros((1, 4, 2, 3, 3), np.float32)
-    raster[0, 3, 1, 0, 2] = 1
-    np.testing.assert_array_equal(inputs.steps, encode(raster, camera(offset=0.25)).steps)
-
-
 def test_the_memory_of_events_follows_their_number_and_steps_not_the_sensor() -> None:
     # 1000 events: 4 bytes of units, the lists' integers and some copies of them, beside a raster of 52 MB.
-    spec, rng = camera(256, 100), np.random.default_rng(0)
+    plain, rng = toy(Coding.SPIKES, 100).spec, np.random.default_rng(0)
+    spec = plain.model_copy(update={"input": plain.input.model_copy(update={"shape": (2, 256, 256)})})
     columns = {
         name: rng.integers(0, most, 1000).tolist() for name, most in zip("txyp", (100, 256, 256, 2), strict=True)
     }
@@ -130,54 +98,6 @@ def test_the_memory_of_events_follows_their_number_and_steps_not_the_sensor() ->
     assert isinstance(inputs, EventInputs)
     assert inputs.nbytes <= 1000 * 4 + 101 * 8
     assert peak < 200_000
-
-
-NODES: list[dict[str, Any]] = [
-    {"type": "Delay", "name": "delay", "delay": 1},
-    {"type": "Scale", "name": "scale", "scale": 2.0},
-    {"type": "Threshold", "name": "several", "fire": "multiple"},
-    {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
-    {"type": "CubaLI", "name": "out", "decay": 0.5, "syn_decay": 0.5},
-]
-
-
-def test_several_spikes_of_a_step_are_as_many_events(tmp_path: Path) -> None:
-    network = network_of(
-        NODES, {"fc.weight": [[1, 0], [0, 1]]}, **task(2, 3, "ab", "spikes", low=0, high=4, readout="last_membrane")
-    )
-    publish(tmp_path, network)
-    body = {"inputs": [[[1.75, 0.5], [0, 0], [4, 4]]], "return": ["raster", "membrane", "spikes_per_node"]}
-    with serving(tmp_path) as client:
-        answer = client.post("/models/toy/predict", json=body).json()["predictions"][0]
-        described = client.get("/models/toy").json()
-    # One step later and doubled: 3.5 gives 3 spikes, 1.0 gives 1. They charge j = 3, 1.5 and v = 3, 0.5 * 3 + 1.5; the
-    # other neuron a third of that.
-    assert answer["raster"] == {"several": {"t": [1, 1, 1, 1], "unit": [0, 0, 0, 1]}}
-    assert answer["spikes_per_node"] == {"several": 4}
-    assert answer["membrane"]["out"] == [[0, 0], [3, 1], [3, 1]]
-    assert (answer["label"], answer["spike_counts"]) == ("a", [0, 0])
-    assert answer["synaptic_operations"] == 4
-    assert [(node["name"], node["type"]) for node in described["nodes"]] == [
-        (node["name"], node["type"]) for node in NODES
-    ]
-
-
-def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_asks_for_them(tmp_path: Path) -> None:
-    # A value of 4 has room for a threshold of 2**-23 2**25 times; one of 1 has it 2**23 times, which can be counted.
-    network = network_of(
-        [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 2.0**-23}],
-        {},
-        **task(1, 2, ["only"], low=0, high=4),
-    )
-    publish(tmp_path, network)
-    with serving(tmp_path) as client:
-        refused = client.post("/models/toy/predict", json={"inputs": [[4]]})
-        answered = client.post("/models/toy/predict", json={"inputs": [[1]]})
-    assert (refused.status_code, refused.json()["error"].partition(",")[0]) == (
-        422,
-        "node 'many': a neuron fires 33554432 times in one step",
-    )
-    assert answered.json()["predictions"][0]["spike_counts"] == [2**24]
 
 
 def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

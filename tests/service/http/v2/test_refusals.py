@@ -1,7 +1,6 @@
 """What a server must refuse: each a 4xx of one sentence, and the answer that follows is as right as before."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -39,7 +38,6 @@ def tensor(**fields: Any) -> dict[str, Any]:
     ("body", "sentence"),
     [
         ("", "the body is not JSON: EOF while parsing a value at line 1 column 0"),
-        ("{", "the body is not JSON"),
         ("[" * 16_000, "the body is not JSON: recursion limit exceeded"),
         ('{"inputs": ' + "[" * 199 + "]" * 199 + "}", "inputs[0] "),
         ('{"id": "' + '[{\\"' * 99 + '", "inputs": ' + "[1]" * 1 + "}", "inputs[0] "),
@@ -47,7 +45,6 @@ def tensor(**fields: Any) -> dict[str, Any]:
         (of().encode("utf-16"), "the body is not JSON"),
         (of(id="1").replace('"id"', '"id": "2", "id"'), "the body says the name of a field twice"),
         ("[]", "the body is an array, expected an object"),
-        ("null", "the body is null, expected an object"),
         ("{}", "inputs is missing"),
         (of(inputs=[]), "inputs holds 0 tensors, expected one, 'inputs'"),
         (of(inputs={}), "inputs is an object, expected an array"),
@@ -55,22 +52,16 @@ def tensor(**fields: Any) -> dict[str, Any]:
         (of(more=1), "more is not a field here, expected one of id, model_name, parameters, inputs, outputs"),
         (of(id=7), "id is 7, expected"),
         (of(model_name="other"), "model_name is 'other', expected 'toy' as in the path"),
-        (of(parameters={"steps": 3}), "parameters.steps is not a field here, expected one of time_steps, seed"),
         (of(parameters={"sequence_flags": 3}), "parameters.sequence_flags is not a field here"),
         (of(parameters={"time_steps": {}}), "parameters.time_steps is an object, expected an integer"),
-        (of(parameters={"time_steps": 0}), "parameters.time_steps is 0, expected at least 1"),
-        (of(parameters={"time_steps": 10**9}), "parameters.time_steps is 1000000000, expected 1 to 1000"),
         (of(parameters={"time_steps": True}), "parameters.time_steps is true, expected an integer"),
-        (of(parameters={"seed": -1}), "parameters.seed is -1, expected at least 0"),
         (changed(name="other"), "inputs[0].name is 'other', expected 'inputs'"),
         (changed(datatype="FP33"), "inputs[0].datatype is 'FP33', expected 'BOOL', 'UINT8'"),
         (changed(datatype="BF16"), "inputs[0].datatype is 'BF16'"),
         (changed(datatype=[]), "inputs[0].datatype is an array"),
         (changed(datatype="BYTES", data=["a", "b"]), "inputs[0].datatype is BYTES, expected FP32"),
-        (changed(shape=[1, 3]), "inputs[0].shape is [1, 3], expected [-1, 2]"),
         (changed(shape=[2]), "inputs[0].shape is [2], expected [-1, 2]"),
         (changed(shape=[]), "inputs[0].shape is [], expected [-1, 2]"),
-        (changed(shape=[0, 2], data=[]), "inputs[0].shape is [0, 2], expected [-1, 2], where -1 is 1 or more"),
         (changed(shape=[-1, 2]), "inputs[0].shape[0] is -1, expected at least 0"),
         (changed(shape=[1.0, 2]), "inputs[0].shape[0] is 1.0, expected an integer"),
         (changed(shape=[2**63, 2]), "inputs[0].shape[0] is 9223372036854775808, expected at most"),
@@ -90,13 +81,9 @@ def tensor(**fields: Any) -> dict[str, Any]:
         (changed(data=[1.0, None]), "inputs[0].data holds null at 1, expected a number"),
         (changed(data=[1.0, True]), "inputs[0].data holds true at 1, expected a number"),
         (changed(data=[1.0, {}]), "inputs[0].data holds an object at 1, expected a number"),
-        (changed(data=[1.0, float("nan")]), "inputs[0].data holds NaN, expected a number within ±3.40282e+38"),
-        (changed(data=[1.0, float("-inf")]), "inputs[0].data holds -Infinity, expected a number within ±3.40282e+38"),
-        (of().replace("2.0", "1e999"), "inputs[0].data holds Infinity, expected a number within ±3.40282e+38"),
         (of().replace("2.0", "1e39"), "inputs[0].data holds 1e+39, expected a number within ±3.40282e+38"),
         (of().replace("2.0", "9" * 400), "inputs[0].data holds an integer beyond ±3.40282e+38"),
         (of().replace("2.0", "9" * 5000), "the body is not JSON: number out of range"),
-        (changed(data=[1.0, 11.0]), "inputs[0][1] is 11, expected 0 to 10"),
         (changed(datatype="INT8", data=[1, 128]), "inputs[0].data holds 128, expected -128 to 127"),
         (changed(datatype="UINT64", data=[1, -1]), "inputs[0].data holds -1, expected 0 to 18446744073709551615"),
         (changed(datatype="INT64", data=[1, 2**64]), "inputs[0].data holds 18446744073709551616, expected"),
@@ -177,14 +164,6 @@ def test_bytes_that_are_not_what_the_json_says_are_named(http: httpx.Client) -> 
 def test_however_much_a_model_takes_a_body_has_no_more_lists_than_python_holds_well() -> None:
     with pytest.raises(TooLarge, match="1048578 lists and objects, expected at most 1048576; send bytes"):
         parse(b'{"inputs": [' + b"[]," * (2**20 - 1) + b"[]]}", InferRequest)
-
-
-def test_a_chunked_body_is_read_whole(http: httpx.Client) -> None:
-    def chunks() -> Iterator[bytes]:
-        for at in range(0, len(BYTES), 7):
-            yield BYTES[at : at + 7]
-
-    assert outputs(http.post(INFER, content=chunks(), headers=HEADERS))["spike_counts"] == [[1, 3]]
 
 
 # Names and versions that nobody serves, as they stand in a path.
