@@ -127,10 +127,6 @@ def test_readers_are_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
 
 def test_what_memory_cannot_hold_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pd.concat([FRAME] * 6).to_parquet(tmp_path / "t.parquet")
-    pictures(tmp_path / "pictures", "L")
-    for module, most in (("tables", 5000), ("pictures", 1000)):  # more than the files have
-        monkeypatch.setattr(f"spikeserve.training.data.{module}.memory", lambda most=most: most)
+    monkeypatch.setattr("spikeserve.training.data.tables.memory", lambda: 5000)  # more than the file has
     with pytest.raises(InvalidData, match="it has 240 rows of 4, more than the memory holds"):
         load(DataConfig(file=tmp_path / "t.parquet"), None)
-    with pytest.raises(InvalidData, match=r"18.png': .* with those before it takes 1,080 bytes, more than the memory"):
-        load(DataConfig.model_validate({"folder": tmp_path / "pictures"}), None)

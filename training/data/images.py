@@ -10,6 +10,7 @@ from spikeserve.training.data.dataset import DIGITS, Dataset, Split
 from spikeserve.training.data.normalise import declare
 from spikeserve.training.data.splits import hold_out, three_ways
 from spikeserve.training.errors import InvalidData
+from spikeserve.training.files import require_plain
 
 # 256ths, not 255ths: sums of them are exact in float32.
 PIXELS = Input(shape=(1, 28, 28), low=0, high=255, scale=1 / 256)
@@ -46,8 +47,10 @@ def torchvision(kind: str, config: DataConfig, coding: Coding) -> Dataset:
     parts = []
     for train in (True, False):
         try:
+            for path in (config.folder / kind / "raw").glob("*-ubyte"):
+                require_plain(path, 2**26)  # the largest has 47 million
             part = getattr(datasets, kind)(config.folder, train=train, download=config.download)
-        except (RuntimeError, OSError) as error:
+        except Exception as error:  # torchvision has a dozen for damaged files
             raise InvalidData(
                 f"dataset: {kind} is not in '{config.folder / kind / 'raw'}' and could not be had ({error}); "
                 "put its four idx files there or pass --download"

@@ -28,7 +28,7 @@ from spikeserve.models.spec import Coding, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.binning import MAX_FILE_BYTES, Known, Recording, Recordings, binned
 from spikeserve.training.data.dataset import DIGITS, Dataset
-from spikeserve.training.data.numpy_files import read_npy
+from spikeserve.training.data.numpy_files import explained, read_npy
 from spikeserve.training.data.splits import Groups, hold_out
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import read_bytes
@@ -82,14 +82,11 @@ def read_heidelberg(path: Path) -> tuple[Recordings, tuple[str, ...], Groups]:
     """
     import h5py  # imported here since most data sets do not need it
 
-    try:
-        with h5py.File(path, "r") as file:
-            labels = file["labels"][()].astype(np.int64)
-            names = tuple(key.decode() for key in file["extra/keys"][()])
-            speakers = file["extra/speaker"][()]
-            count = len(file["spikes/times"])
-    except (OSError, KeyError) as error:
-        raise InvalidData(f"'{path}': cannot be read as SHD or SSC: {error}") from error
+    with explained(path, "SHD or SSC"), h5py.File(path, "r") as file:
+        labels = file["labels"][()].astype(np.int64)
+        names = tuple(key.decode() for key in file["extra/keys"][()])
+        speakers = file["extra/speaker"][()]
+        count = len(file["spikes/times"])
     if not count == len(labels) == len(speakers):
         raise InvalidData(
             f"'{path}': has {count} recordings, {len(labels)} labels and the speakers of {len(speakers)}, expected as "
@@ -97,7 +94,7 @@ def read_heidelberg(path: Path) -> tuple[Recordings, tuple[str, ...], Groups]:
         )
 
     def read(index: int) -> Recording:
-        with h5py.File(path, "r") as file:
+        with explained(path, "SHD or SSC"), h5py.File(path, "r") as file:
             seconds, units = file["spikes/times"][index], file["spikes/units"][index]
         t = microseconds(seconds, f"'{path}': recording {index}")
         return Recording(t, make_records(t, units), camera=False)
