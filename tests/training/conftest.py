@@ -1,6 +1,7 @@
 """A data set that trains in a second."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,12 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "stripes.npz"
     np.savez(path, x=x, y=y)
     return path
+
+
+def changed(config: TrainingConfig, **sections: dict[str, Any]) -> TrainingConfig:
+    """Return a configuration with other fields in some of its sections."""
+    parts = {name: getattr(config, name).model_copy(update=fields) for name, fields in sections.items()}
+    return config.model_copy(update=parts)
 
 
 @pytest.fixture(scope="session")

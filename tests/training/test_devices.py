@@ -1,29 +1,27 @@
 """Several devices: real processes on the loopback, whose result is that of one."""
 
-import os
-import subprocess
-import sys
+import contextlib
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from spikeserve.models.spec.nodes import LIF, Recurrent
 from spikeserve.training.config import ParallelConfig, Precision, TrainingConfig
 from spikeserve.training.data.datasets import load
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.devices import Share, join
+from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.layers import Neurons
 from spikeserve.training.fit.loop import Fitted, fit
 from spikeserve.training.fit.operators import dense, plain
 from spikeserve.training.report.epochs import Epoch
-from tests.training.command_line import ROOT, training_here
+from tests.training.command_line import training_here
 from tests.training.operator_cases import SoftThreshold
 
 # Everything random, and all that looks at a whole batch: batch norm, the penalty of firing rates, class weights.
@@ -32,10 +30,6 @@ RUN = (
     "fit", "--dataset", "arrays", "--coding", "rate", "--architecture", "4C3-BN-AP2-16-DO0.2", "--batch-size", "19",
     "--time-steps", "4", "--learning-rate", "0.01", "--schedule", "constant", "--config", "own.toml",
 )  # fmt: skip
-TORCHRUN = (
-    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-    *("-m", "tests.training.without_plots"),
-)
 
 
 @dataclass(frozen=True)
@@ -60,20 +54,33 @@ def fit_here(run: RunFolder, epochs: int, checkpoint: Path, **options: Any) -> F
     return fit(architecture_for(config, data), data, config, checkpoint, **options)
 
 
+def run_both(*commands: tuple[str, ...]) -> list[str]:
+    """Run commands one after the other, as one of the processes that torchrun starts; return what each prints."""
+    runs = [training_here(*words, cwd=Path.cwd(), plots=False) for words in commands]
+    assert [run.stderr for run in runs if run.returncode] == []
+    return [run.stdout for run in runs]
+
+
 @pytest.fixture(scope="module")
 def divided(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Divided:
     home = tmp_path_factory.mktemp("home")
     (home / "own.toml").write_text("[optimisation]\nclass_weights = 'balanced'\n")
     fit_two = (*RUN, "--file", str(stripes), "--epochs", "2")
     assert training_here(*fit_two[:-1], "1", cwd=home, plots=False).returncode == 0
-    result = subprocess.run(
-        [*TORCHRUN, "fit", "--resume", "runs/stripes-1", "--epochs", "3", "then", *fit_two],
-        cwd=home, env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}, capture_output=True, text=True,
-        timeout=240, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    # As `torchrun --standalone --nproc-per-node 2` does, but by forks, which need not import PyTorch again.
+    launched = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        start_method="fork",
+    )
+    resume = ("fit", "--resume", "runs/stripes-1", "--epochs", "3")
+    with contextlib.chdir(home):
+        printed = elastic_launch(launched, run_both)(resume, fit_two)
     resumed, fresh = sorted((home / "runs").iterdir())  # a process that is not the first makes no folder
-    return Divided(RunFolder(resumed), RunFolder(fresh), result.stdout)
+    return Divided(RunFolder(resumed), RunFolder(fresh), "".join(text for texts in printed.values() for text in texts))
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +108,6 @@ def test_one_process_goes_on_with_what_two_began(divided: Divided, whole: list[E
     (tmp_path / "checkpoint.pt").write_bytes(divided.fresh.checkpoint.read_bytes())
     resumed = fit_here(divided.fresh, 3, tmp_path / "checkpoint.pt", resume=True)
     np.testing.assert_allclose(losses(resumed.epochs), losses(whole), rtol=0, atol=1e-6)
-
-
-def test_the_shares_of_a_batch_hold_every_row_once_and_weigh_what_they_hold() -> None:
-    for size, count in product([1, 2, 3, 7, 64], [1, 2, 3, 8]):
-        shares = [Share.of(size, rank, count) for rank in range(count)]
-        rows = [row for share in shares for row in range(size)[share.rows]]
-        assert sorted(rows) == sorted(list(range(size)) * shares[0].copies)
-        # The mean of a batch, 0 to size - 1, is the weighted mean of the shares' means.
-        mean = sum(float(np.mean(range(size)[share.rows])) * share.weight for share in shares)
-        assert mean == pytest.approx((size - 1) / 2)
 
 
 def test_a_precision_that_cannot_be_had_is_refused(config: TrainingConfig) -> None:

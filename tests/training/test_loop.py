@@ -17,16 +17,14 @@ import torch
 from benchmarks.training.ours import module_of
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Coding, Input
-from spikeserve.models.spec.network import Network
 from spikeserve.training.config import (
-    AugmentConfig,
     NetworkConfig,
     OptimisationConfig,
     Schedule,
     Surrogate,
     TrainingConfig,
 )
-from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.errors import BrokenGradientChain
 from spikeserve.training.fit import loop
 from spikeserve.training.fit.architecture import Architecture, build_architecture
@@ -35,29 +33,19 @@ from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.initialise import BAND, initialise
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.layers import Connection
-from spikeserve.training.fit.loop import averaged, fit, learning_rate_share, start, validate
+from spikeserve.training.fit.loop import Fitted, averaged, fit, learning_rate_share, start, validate
 from spikeserve.training.fit.losses import spike_loss
 from spikeserve.training.fit.network import TrainingNetwork, forward
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 from spikeserve.training.report.epochs import Epoch, Watcher
+from tests.training.conftest import changed
 
 
-# Each pair compiles kernels of its own.
-@pytest.mark.parametrize(
-    ("neuron", "surrogate"),
-    [
-        *(("LIF", surrogate) for surrogate in Surrogate),
-        *((neuron, Surrogate.SIGMOID) for neuron in ("IF", "CubaLIF")),
-    ],
-)
-def test_every_weight_gets_a_gradient(surrogate: Surrogate, neuron: str, config: TrainingConfig, data: Dataset) -> None:
-    network = config.network.model_copy(update={"neuron": neuron, "architecture": "4C3-AP2-16R"})
-    spec = architecture_for(config.model_copy(update={"network": network}), data)
-    torch.manual_seed(0)
-    module = TrainingNetwork(spec)
-    batch = data.training[:32]
-    initialise(module, batch.samples, temporal=network.temporal)
-    activity = forward(module, batch.samples, SurrogateThreshold(surrogate, 1.0))
+def test_every_weight_gets_a_gradient(config: TrainingConfig, data: Dataset) -> None:
+    settings = changed(config, network={"neuron": "CubaLIF", "architecture": "4C3-AP2-16R"})
+    module, batch = TrainingNetwork(architecture_for(settings, data)), data.training[:32]
+    initialise(module, batch.samples, temporal=False)
+    activity = forward(module, batch.samples, SurrogateThreshold(Surrogate.SIGMOID, 1.0))
     spike_loss(activity.output, torch.from_numpy(batch.labels)).backward()  # type: ignore[no-untyped-call]
     for name, weight in module.named_parameters():
         assert weight.grad is not None, name
@@ -67,6 +55,7 @@ def test_every_weight_gets_a_gradient(surrogate: Surrogate, neuron: str, config:
 
 @pytest.mark.parametrize("scale", [0.2, 5.0])
 def test_fresh_weights_are_scaled_until_every_layer_fires(config: TrainingConfig, data: Dataset, scale: float) -> None:
+    torch.manual_seed(0)
     module = TrainingNetwork(architecture_for(config, data))
     with torch.no_grad():
         for name, values in module.named_parameters():
@@ -79,78 +68,54 @@ def test_fresh_weights_are_scaled_until_every_layer_fires(config: TrainingConfig
 
 
 def test_the_loss_falls_and_the_task_is_learned(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
-    longer = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": 10})})
+    longer = changed(config, optimisation={"epochs": 10})
     fitted = fit(architecture_for(longer, data), data, longer, tmp_path / "checkpoint.pt")
     assert fitted.epochs[-1].training_loss < fitted.epochs[0].training_loss / 2
     assert validate(module_of(fitted.network), data.test)[1] > 0.9
 
 
-def test_a_forward_pass_starts_from_rest_whatever_ran_before(digits_like: Network) -> None:
-    module = module_of(digits_like)
-    rng = np.random.default_rng(0)
-    samples = rng.random((5, 64), np.float32)
-    alone = forward(module, samples, HardThreshold()).output
-    for batch in (1, 32, 3):
-        forward(module, rng.random((batch, 64), np.float32), HardThreshold())
-        assert torch.equal(forward(module, samples, HardThreshold()).output, alone)
-    assert not any("membrane" in name for name, _ in module.named_buffers())
+@pytest.fixture(scope="module")
+def uninterrupted(
+    config: TrainingConfig, data: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainingConfig, Architecture, Fitted, dict[str, Any]]:
+    """A run with dropout, random spikes and an average of the weights: its settings, what it fitted and the average."""
+    settings = changed(
+        config, network={"architecture": "4C3-AP2-16-DO0.2", "coding": Coding.RATE}, optimisation={"average": 0.9}
+    )
+    spec, path = architecture_for(settings, data), tmp_path_factory.mktemp("whole") / "checkpoint.pt"
+    return settings, spec, fit(spec, data, settings, path), torch.load(path, weights_only=True)["average"]
 
 
-def test_a_resumed_run_is_that_without_interruption(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
-    # With dropout, random spikes and an average of the weights.
-    network = config.network.model_copy(update={"architecture": "4C3-AP2-16-DO0.2", "coding": Coding.RATE})
-    averaged = config.optimisation.model_copy(update={"average": 0.9})
-    config = config.model_copy(update={"network": network, "optimisation": averaged})
-    spec = architecture_for(config, data)
-    whole = fit(spec, data, config, tmp_path / "whole.pt")
+@pytest.mark.parametrize(("place", "number"), [("epoch", 0), ("epoch", 1), ("epoch", 2), ("batch", 1), ("batch", 3)])
+def test_a_run_that_is_cut_anywhere_and_resumed_is_that_without_interruption(
+    place: str, number: int, uninterrupted: Any, data: Dataset, tmp_path: Path
+) -> None:
+    settings, spec, whole, average = uninterrupted
 
-    def stop(epoch: Epoch) -> None:
-        if epoch.number == 1:
+    def stop(at: Any, *_: float) -> None:
+        if (at.number if isinstance(at, Epoch) else at) == number:
             raise KeyboardInterrupt
 
-    first = fit(spec, data, config, tmp_path / "parts.pt", watcher=Watcher(epoch=stop))
+    watcher = Watcher(epoch=stop) if place == "epoch" else Watcher(batch=stop)
+    first = fit(spec, data, settings, tmp_path / "parts.pt", watcher=watcher)
     torch.rand(1)  # PyTorch's own random numbers have no part in it
-    second = fit(spec, data, config, tmp_path / "parts.pt", resume=True)
-    assert first.interrupted
-    assert [epoch.number for epoch in first.epochs] == [0, 1]
-    assert not second.interrupted
-    assert [(e.number, e.training_loss, e.validation_loss) for e in second.epochs] == [
-        (e.number, e.training_loss, e.validation_loss) for e in whole.epochs
-    ]
+    second = fit(spec, data, settings, tmp_path / "parts.pt", resume=True)
+    assert (first.interrupted, second.interrupted) == (True, False)
+    assert [epoch.number for epoch in first.epochs] == [*range(number + (place == "epoch"))]
+    assert first.best in first.epochs
+    assert [replace(e, seconds=0.0) for e in second.epochs] == [replace(e, seconds=0.0) for e in whole.epochs]
     for name, tensor in whole.network.tensors.items():
         np.testing.assert_array_equal(second.network.tensors[name], tensor)
-    one, other = (torch.load(tmp_path / name, weights_only=True)["average"] for name in ("whole.pt", "parts.pt"))
-    assert all(torch.equal(one[name], other[name]) for name in one)  # and how many updates it has had
-
-
-def test_an_interrupt_in_an_epoch_keeps_the_best(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
-    def stop(number: int, *_: float) -> None:
-        if number == 2:
-            raise KeyboardInterrupt
-
-    fitted = fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt", watcher=Watcher(batch=stop))
-    assert fitted.interrupted
-    assert len(fitted.epochs) == 2
-    assert fitted.best in fitted.epochs
+    other = torch.load(tmp_path / "parts.pt", weights_only=True)["average"]
+    assert all(torch.equal(average[name], other[name]) for name in average)  # and how many updates it has had
 
 
 def test_each_epoch_draws_anew(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     # A learning rate this small leaves the weights as they are: epochs differ only by how their samples are shifted.
-    still = config.optimisation.model_copy(update={"epochs": 2, "learning_rate": 1e-30})
-    settings = config.model_copy(update={"optimisation": still, "augment": AugmentConfig(shift=1)})
+    settings = changed(config, optimisation={"epochs": 2, "learning_rate": 1e-30}, augment={"shift": 1})
     first, second = fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt").epochs
     assert first.validation_loss == second.validation_loss
     assert first.training_loss != second.training_loss
-
-
-def test_early_stopping_ends_after_so_many_worse_epochs(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
-    # A learning rate this small changes no prediction and hardly the loss: whatever is best, the run ends 2 later.
-    data = replace(data, validation=data.training)  # which are enough to choose by
-    still = config.optimisation.model_copy(update={"epochs": 50, "patience": 2, "learning_rate": 1e-12})
-    settings = config.model_copy(update={"optimisation": still})
-    fitted = fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
-    assert len(fitted.epochs) - 1 - fitted.best.number == 2
-    assert len(fitted.epochs) < 50
 
 
 def test_frozen_weights_are_refused(
@@ -166,28 +131,27 @@ def test_frozen_weights_are_refused(
         fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
 
 
-def test_the_best_weights_are_returned_not_the_last(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
-    # With a patience of one, a run ends with the first epoch that is not better: the last but one is the best.
-    data = replace(data, validation=data.training)
-    impatient = config.optimisation.model_copy(update={"epochs": 50, "patience": 1})
-    settings = config.model_copy(update={"optimisation": impatient})
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_run_ends_after_so_many_worse_epochs_and_returns_the_best_weights(
+    patience: int, config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    data = replace(data, validation=data.training)  # which are enough to choose by
+    settings = changed(config, optimisation={"epochs": 50, "patience": patience})
     path = tmp_path / "checkpoint.pt"
     weights: list[dict[str, torch.Tensor]] = []
     watcher = Watcher(epoch=lambda _: weights.append(Progress.load(path).weights))
     fitted = fit(architecture_for(settings, data), data, settings, path, watcher=watcher)
-    assert fitted.best.number == len(weights) - 2
+    assert fitted.best.number == len(fitted.epochs) - 1 - patience
+    assert len(fitted.epochs) < 50
     module = TrainingNetwork(architecture_for(settings, data))
-    for expected, same in ((weights[-2], True), (weights[-1], False)):
-        module.load_state_dict(expected)
-        found = [
-            np.array_equal(module.network().tensors[name], value) for name, value in fitted.network.tensors.items()
-        ]
-        assert all(found) is same
+    for number, same in ((fitted.best.number, True), (-1, False)):
+        module.load_state_dict(weights[number])
+        equal = [np.array_equal(module.network().tensors[name], own) for name, own in fitted.network.tensors.items()]
+        assert all(equal) is same
 
 
 def test_batch_norm_is_of_samples_as_they_are_served(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
-    network = config.network.model_copy(update={"architecture": "8-BN"})
-    settings = config.model_copy(update={"network": network, "augment": AugmentConfig(event_drop=0.9)})
+    settings = changed(config, network={"architecture": "8-BN"}, augment={"event_drop": 0.9})
     architecture, path = architecture_for(settings, data), tmp_path / "checkpoint.pt"
     fitted = fit(architecture, data, settings, path)
     module = TrainingNetwork(architecture)
@@ -205,8 +169,7 @@ def test_batch_norm_is_of_samples_as_they_are_served(config: TrainingConfig, dat
 
 def test_a_gradient_longer_than_1_is_cut_to_it(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     # One epoch of one batch. Adam's first moment is then a tenth of the gradient that it was given, beta1 being 0.9.
-    once = config.optimisation.model_copy(update={"epochs": 1, "batch_size": len(data.training), "rate_penalty": 1e6})
-    settings = config.model_copy(update={"optimisation": once})
+    settings = changed(config, optimisation={"epochs": 1, "batch_size": len(data.training), "rate_penalty": 1e6})
     fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
     moments = Progress.load(tmp_path / "checkpoint.pt").optimiser["state"].values()
     norm = 10 * math.sqrt(sum(float(state["exp_avg"].square().sum()) for state in moments))
@@ -241,26 +204,16 @@ def test_an_average_takes_the_first_weights_and_then_moves_towards_each_later_on
     assert value_of(average.module) == pytest.approx(0.25**2 * (2 / 11 + 12 * 9 / 11) + 6)
 
 
-@pytest.fixture(scope="module")
-def few_digits() -> tuple[TrainingConfig, Dataset]:
-    config = TrainingConfig.read(None, {"network": {"architecture": "32"}, "optimisation": {"epochs": 2}})
-    data = load(config.data, config.network.coding)
-    return config, replace(data, training=data.training[:320])
-
-
 @pytest.mark.parametrize("keep", [0.0, 0.9])
-def test_a_run_returns_the_validated(few_digits: tuple[TrainingConfig, Dataset], keep: float, tmp_path: Path) -> None:
-    config, data = few_digits
-    config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"average": keep})})
-    fitted = fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
+def test_a_run_returns_the_validated(config: TrainingConfig, data: Dataset, keep: float, tmp_path: Path) -> None:
+    settings = changed(config, optimisation={"average": keep, "epochs": 2})
+    fitted = fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
     loss, accuracy, _ = validate(module_of(fitted.network), data.validation)
     assert accuracy == fitted.best.validation_accuracy
     assert loss == pytest.approx(fitted.best.validation_loss, rel=1e-5)
     content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    same = all(
-        torch.equal(content["weights"][name], content["average"][f"module.{name}"]) for name in content["weights"]
-    )
-    assert same == (keep == 0.0)
+    same = [torch.equal(own, content["average"][f"module.{name}"]) for name, own in content["weights"].items()]
+    assert all(same) == (keep == 0.0)
 
 
 RATE = 1e-3
@@ -268,11 +221,8 @@ RATE = 1e-3
 
 def learning(config: TrainingConfig, **optimisation: Any) -> TrainingConfig:
     """Return the configuration of one step over all samples, of a network whose decays and delays are learned."""
-    network = config.network.model_copy(update={"architecture": "D4-16", "learn": ("decay",), "decay": 0.5})
-    once = {"epochs": 1, "batch_size": 1000, "learning_rate": RATE, "schedule": Schedule.CONSTANT}
-    return config.model_copy(
-        update={"network": network, "optimisation": config.optimisation.model_copy(update=once | optimisation)}
-    )
+    once = {"epochs": 1, "batch_size": 1000, "learning_rate": RATE, "schedule": Schedule.CONSTANT} | optimisation
+    return changed(config, network={"architecture": "D4-16", "learn": ("decay",), "decay": 0.5}, optimisation=once)
 
 
 def stepped(config: TrainingConfig, data: Dataset, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -288,23 +238,15 @@ def stepped(config: TrainingConfig, data: Dataset, folder: Path) -> tuple[dict[s
     return weights, others
 
 
-def longest(changes: dict[str, Any]) -> dict[str, float]:
-    return {name: float((after - before).abs().max()) for name, (before, after) in changes.items()}
-
-
-def test_a_learned_parameter_moves_by_five_times_the_rate_of_a_weight(
+def test_a_learned_parameter_moves_by_five_times_the_rate_of_a_weight_and_weights_alone_decay(
     config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OptimisationConfig, "weight_decay", 0.0)
     # The first step of Adam moves each value by the learning rate, whatever the length of its gradient.
     weights, others = stepped(learning(config), data, tmp_path)
-    assert longest(weights) == pytest.approx(dict.fromkeys(weights, RATE), rel=0.01)
-    assert longest(others) == pytest.approx(dict.fromkeys(others, 5 * RATE), rel=0.01)
-
-
-def test_weights_decay(config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OptimisationConfig, "weight_decay", 0.0)
-    weights, others = stepped(learning(config), data, tmp_path)
+    for changes, rate in ((weights, RATE), (others, 5 * RATE)):
+        for name, (before, after) in changes.items():
+            assert float((after - before).abs().max()) == pytest.approx(rate, rel=0.01), name
     monkeypatch.setattr(OptimisationConfig, "weight_decay", 100.0)
     decayed, same = stepped(learning(config), data, tmp_path)
     for name, (_, after) in same.items():

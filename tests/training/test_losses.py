@@ -71,27 +71,21 @@ def test_the_rate_penalty_is_the_squared_distance_from_the_band() -> None:
     assert float(rate_penalty(rates, 0.05, 0.2)) == pytest.approx((0.09 + 0.0025) / 3)
 
 
-def test_a_dead_loss_explains_itself_when_one_goes_backward_from_it() -> None:
-    layer, targets = IF(2), torch.tensor([0])
-    current = torch.ones(3, 1, 2)
+def test_a_dead_loss_is_a_number_that_may_be_a_term_and_explains_itself_when_one_goes_backward_from_it() -> None:
+    targets, weight = torch.tensor([0]), torch.tensor(3.0, requires_grad=True)
+    loss = spike_loss(torch.zeros(3, 1, 2), targets)
+    assert float(loss) == pytest.approx(math.log(2))
     with pytest.raises(
         BrokenGradientChain,
         match=r"^the loss has no grad_fn.*: look for an output that was detached.*no_grad.*argmax.*frozen",
     ):
-        spike_loss(layer(current), targets).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
+    (loss + weight**2).backward()  # type: ignore[no-untyped-call]
+    assert weight.grad == 6.0
     with torch.no_grad():
-        loss = spike_loss(layer(current.requires_grad_()), targets)
+        loss = spike_loss(IF(2)(torch.ones(3, 1, 2, requires_grad=True)), targets)
     with pytest.raises(BrokenGradientChain, match="gradients were off where it was made"):
         loss.backward()  # type: ignore[no-untyped-call]
-
-
-def test_a_dead_loss_is_a_number_as_any_other_and_may_be_a_term() -> None:
-    loss = spike_loss(torch.zeros(3, 1, 2), torch.tensor([0]))
-    assert float(loss) == pytest.approx(math.log(2))
-    weight = torch.tensor(3.0, requires_grad=True)
-    (loss + weight**2).backward()  # type: ignore[no-untyped-call]
-    assert weight.grad is not None
-    assert float(weight.grad) == 6.0
 
 
 def test_balancing_weights_count_each_class_alike() -> None:
@@ -119,9 +113,6 @@ def test_what_targets_tell_a_loss(spikes: Tensor, targets: list[Any], how: dict[
     assert float(spike_loss(spikes, torch.tensor(targets), **how)) == pytest.approx(expected)
 
 
-POINTS = torch.linspace(-2, 3, 101)
-
-
 def closed_form(surrogate: Surrogate, x: float, k: float) -> float:
     match surrogate:
         case Surrogate.SIGMOID:
@@ -138,46 +129,22 @@ def closed_form(surrogate: Surrogate, x: float, k: float) -> float:
 
 
 @pytest.mark.parametrize("surrogate", list(DERIVATIVES))
-@pytest.mark.parametrize("slope", [1.0, 10.0])
-def test_the_gradient_is_the_closed_form_around_the_threshold(surrogate: Surrogate, slope: float) -> None:
-    threshold = 0.5
-    charged = POINTS.double().requires_grad_()
-    spikes = SurrogateThreshold(surrogate, slope).fire("fire", charged, torch.tensor(threshold))
-    spikes.backward(torch.full_like(charged, 3.0))  # type: ignore[no-untyped-call]
-    expected = [3 * closed_form(surrogate, float(point) - threshold, slope) for point in POINTS.double()]
-    assert charged.grad is not None
-    np.testing.assert_allclose(charged.grad, expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize("surrogate", [each for each in DERIVATIVES if each is not Surrogate.SUPERSPIKE])
-def test_every_bump_has_area_1(surrogate: Surrogate) -> None:
-    x = torch.linspace(-2000, 2000, 4_000_001, dtype=torch.float64)
-    area = torch.trapezoid(DERIVATIVES[surrogate](x, 10.0), x)
-    assert area == pytest.approx(1, abs=1e-4)
-
-
-def test_the_sigmoid_is_centred_on_each_neurons_own_threshold() -> None:
-    # At its threshold the bump is slope / 4 = 2.5 high. A literal 1 in its place would give that to the second neuron
-    # only.
-    thresholds = torch.tensor([0.25, 1.0, 7.0])
-    charged = thresholds.clone().requires_grad_()
-    SurrogateThreshold(Surrogate.SIGMOID, 10.0).fire("fire", charged, thresholds).sum().backward()  # type: ignore[no-untyped-call]
-    assert charged.grad is not None
-    assert charged.grad.tolist() == [2.5, 2.5, 2.5]
-
-
-def test_a_trained_threshold_gets_the_opposite_gradient() -> None:
-    charged = torch.tensor([[0.5, 1.0], [1.5, 2.0]], requires_grad=True)
-    threshold = torch.tensor(1.0, requires_grad=True)
-    SurrogateThreshold().fire("fire", charged, threshold).sum().backward()  # type: ignore[no-untyped-call]
-    assert charged.grad is not None
-    assert threshold.grad is not None
-    assert float(threshold.grad) == pytest.approx(-float(charged.grad.sum()))
-
-
-@pytest.mark.parametrize("surrogate", list(DERIVATIVES))
 @pytest.mark.parametrize("operation", FIRES)
-def test_the_way_forward_is_the_plain_threshold(surrogate: Surrogate, operation: str) -> None:
-    charged, threshold = torch.tensor([0.5, 1.0, 1.5]), torch.tensor(1.0)
-    spikes = SurrogateThreshold(surrogate, 10.0).fire(operation, charged, threshold)
-    assert spikes.tolist() == ([0, 0, 1] if operation == "fire_above" else [0, 1, 1])
+@pytest.mark.parametrize("slope", [1.0, 10.0])
+def test_spikes_are_those_of_the_plain_threshold_and_their_gradients_the_closed_form_around_it(
+    surrogate: Surrogate, operation: str, slope: float
+) -> None:
+    points, own = np.linspace(-2, 3, 101), 0.5 + np.arange(101) % 3  # each neuron has a threshold of its own
+    charged, threshold = (torch.tensor(values, requires_grad=True) for values in (points, own))
+    spikes = SurrogateThreshold(surrogate, slope).fire(operation, charged, threshold)
+    several = np.floor(points / own).clip(min=0)
+    assert (
+        spikes.tolist()
+        == {"fire": points >= own, "fire_above": points > own, "fire_multiple": several}[operation].tolist()
+    )
+    # Of several spikes there is a bump at each multiple, which a threshold moves as many times as far.
+    nearest = np.round(points / own).clip(min=1) if operation == "fire_multiple" else np.ones(101)
+    expected = [3 * closed_form(surrogate, float(x), slope) for x in points - nearest * own]
+    to_charged, to_threshold = torch.autograd.grad(3 * spikes.sum(), [charged, threshold])
+    np.testing.assert_allclose(to_charged, expected, rtol=1e-9)
+    np.testing.assert_allclose(to_threshold, -nearest * expected, rtol=1e-9)

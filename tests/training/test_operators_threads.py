@@ -9,11 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from spikeserve.models.engines.event.currents import Array
-from spikeserve.training.fit.operators.spikes import Lists
 from spikeserve.training.fit.operators.threads import Kernel, in_parts
 
 TASKS = Path("/proc/self/task")  # a folder for each thread of this process, on Linux
@@ -78,27 +75,3 @@ def parts_done(between: str, threads: int, **environment: str) -> str:
     given = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     run = subprocess.run([sys.executable, "-c", program], env=given, capture_output=True, text=True, check=True)
     return run.stdout
-
-
-@settings(deadline=None)  # the first example compiles the kernels
-@given(
-    rows=st.integers(1, 9),
-    units=st.sampled_from([1, 5, 15, 16, 17, 31, 32, 40, 70]),
-    share=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
-    valued=st.booleans(),
-    threads=st.integers(1, 3),
-    seed=st.integers(0, 1000),
-)
-def test_lists_have_what_is_not_0(rows: int, units: int, share: float, valued: bool, threads: int, seed: int) -> None:
-    torch.set_num_threads(threads)
-    generator = np.random.default_rng(seed)
-    dense = (generator.random((rows, units)) < share).astype(np.float32)
-    if valued:
-        dense *= generator.choice(np.array([1, 0.5, -2], np.float32), dense.shape)
-    lists = Lists.of(torch.from_numpy(dense)[:, np.newaxis])
-    assert lists.valued == bool((dense[dense != 0] != 1).any())
-    for events, matrix in ((lists.by_row, dense), (lists.by_unit, dense.T)):
-        at, places = np.nonzero(matrix)
-        assert events.index.tolist() == places.tolist()
-        assert events.offset.tolist() == np.searchsorted(at, np.arange(len(matrix) + 1)).tolist()
-        assert events.value.tolist() == (matrix[at, places].tolist() if lists.valued else [])
