@@ -25,7 +25,7 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
     """Open an .npz, whose arrays are read when they are asked for; raises InvalidData, also where that fails."""
     with explained(path, "an .npz of numbers"):
         require_plain(path, memory())
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy leaves a damaged one open
             if (size := sum(member.file_size for member in file.zip.infolist())) > memory():
                 raise ValueError(f"its arrays have {size} bytes, expected at most {memory()}, which is the memory")
             yield file

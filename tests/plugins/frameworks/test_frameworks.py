@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import Record, available, create
-from spikeserve.models.errors import InvalidSpec
-from spikeserve.models.spec import Readout
 from spikeserve.plugins.frameworks.convert import convert
 from spikeserve.plugins.frameworks.entry import load_network
 from spikeserve.plugins.frameworks.framework import find
@@ -66,29 +63,6 @@ def test_a_batch_norm_is_folded_in_float64_and_rounded_once() -> None:
     tensors = {name: tensor.item() for name, tensor in found.network.tensors.items()}
     assert tensors == pytest.approx({"linear_0.weight": 1.0, "linear_0.bias": -5.0}, abs=1e-6)
     assert "batch norm `1` is folded into `linear_0`" in found.notes[0]
-
-
-@pytest.mark.parametrize("way", ["module", "safetensors"])
-def test_weights_come_from_a_file_and_no_pickle_runs(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / f"net_{way}.py").write_text("from torch import nn\n\ndef factory():\n    return nn.Linear(2, 2)\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    weights = {"weight": torch.eye(2), "bias": torch.ones(2)}
-    path = tmp_path / ("w.safetensors" if way == "safetensors" else "w.pt")
-    save_file(weights, path) if way == "safetensors" else torch.save(weights, path)
-    network = load_network(f"net_{way}:factory", path)
-    assert isinstance(network, nn.Linear)
-    assert torch.equal(network.weight, torch.eye(2))
-    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    with pytest.raises(InvalidEntry, match=r"'whole\.pt' cannot be read as tensors alone"):
-        load_network(f"net_{way}:factory", Path("whole.pt"))
-
-
-def test_a_network_that_the_spec_refuses_is_told_so() -> None:
-    with pytest.raises(NotConvertible, match="in_features is 3, but its input has shape 4"):
-        taken_in(nn.Sequential(nn.Linear(3, 2), Spike()), 4)
-    with pytest.raises(InvalidSpec, match="readout 'max_membrane' needs a neuron as the last node, not Linear"):
-        taken_in(nn.Sequential(Spike(), nn.Linear(4, 2)), 4, readout=Readout.MAX_MEMBRANE)
 
 
 NOT_SERVED = [
@@ -253,25 +227,6 @@ def test_verify_exits_with_1_where_a_spike_differs(home: Path) -> None:
         found,
         re.MULTILINE,
     )
-
-
-@pytest.mark.parametrize(
-    ("body", "sentence"),
-    [
-        ("    return nn.Linear(2)", "'faulty:net' fails: faulty.py, line 4: Linear.__init__() missing 1 required"),
-        ("    import spikingjelly.clock_driven", "since 0.0.0.0.13 its name is spikingjelly.activation_based"),
-        ("    return nn.Linear(1, 1, backend='cupy')", "SpikingJelly 2 chooses its backend by itself: leave the argu"),
-        ("    pass\n\nraise RuntimeError('no data')", "'faulty' cannot be imported: faulty.py, line 6: no data"),
-    ],
-)
-def test_an_authors_fault_has_a_line(body: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed: ./scripts/install peers")
-    (tmp_path / "faulty.py").write_text(f"from torch import nn\n\ndef net():\n{body}\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "faulty", raising=False)
-    with pytest.raises(InvalidEntry, match=re.escape(sentence)):
-        load_network("faulty:net")
 
 
 def test_a_users_own_modules_may_have_the_names_of_our_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

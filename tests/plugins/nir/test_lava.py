@@ -1,20 +1,13 @@
-"""Networks of lava-dl: Loihi's whole numbers in every engine, and files that must be refused.
+"""Networks of lava-dl: Loihi's whole numbers in every engine, and what Lava would compute otherwise."""
 
-Files as lava-dl writes them, and Loihi's arithmetic in whole numbers, from the sources of Lava.
-
-The neurons are `PyLifModelBitAcc` and `PySigmaDeltaModelFixed` of lava's `src/lava/proc`, the layers those of lava-dl's
-`src/lava/lib/dl/netx/hdf5.py`. All are written here again, in the order of their equations.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
@@ -24,143 +17,11 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.plugins.nir.lava.convert import convert
 from spikeserve.plugins.nir.lava.file import read
-from spikeserve.training.__main__ import app
 from spikeserve.training.errors import InvalidGraph, TrainingError
 from spikeserve.training.importers.options import Options
+from tests.apps import app
+from tests.plugins.nir.loihi import CUBA, LIMIT, SDNN, Layer, conv, dense, simulated, write
 from tests.reference_data import reference_data
-
-Whole: TypeAlias = NDArray[np.int64]
-Layer: TypeAlias = dict[str, Any]
-
-LIMIT = 2**23
-SDNN = {"type": "SDNN", "vThMant": 6, "activation": "relu"}
-CUBA = {"type": "CUBA", "iDecay": 1024, "vDecay": 128, "vThMant": 80, "refDelay": 1, "gradedSpike": False}
-
-
-def write(path: Path, *layers: Layer, time_steps: int | None = None) -> Path:
-    """Write layers as a file, each data set as lava-dl types it."""
-    with h5py.File(path, "w") as file:
-        for number, layer in enumerate(layers):
-            _write(file.create_group(f"layer/{number}"), layer)
-        if time_steps is not None:
-            file["simulation/tSample"] = time_steps
-    return path
-
-
-def _write(group: h5py.Group, fields: Mapping[str, Any]) -> None:
-    for key, value in fields.items():
-        if isinstance(value, Mapping):
-            _write(group.create_group(key), value)
-        elif isinstance(value, str):
-            group.create_dataset(key, (1,), "S10", [value.encode()])
-        else:
-            group[key] = value
-
-
-def dense(weight: Any, **fields: Any) -> Layer:
-    weight = np.asarray(weight, np.float32)
-    return {"type": "dense", "shape": np.array([len(weight)]), "weight": weight, "neuron": CUBA} | fields
-
-
-def conv(weight: Any, **fields: Any) -> Layer:
-    sizes = {"stride": np.array([1, 1]), "padding": np.array([0, 0]), "dilation": np.array([1, 1]), "groups": 1}
-    return {"type": "conv", "weight": np.asarray(weight, np.float32), "neuron": CUBA} | sizes | fields
-
-
-def simulated(layers: list[Layer], steps: Whole, *, latency: bool = False) -> list[tuple[Whole, Whole]]:
-    """Return the spikes and membranes of each layer of neurons, or messages and sums, (steps, *shape).
-
-    The input of neurons is their bias at each step, of sigma-delta neurons their activation.
-    """
-    found: list[tuple[Whole, Whole]] = []
-    for layer in layers:
-        neuron = layer.get("neuron", {"type": "CUBA", "iDecay": 0, "vDecay": 4096, "vThMant": 2**17})
-        bias = np.asarray(layer.get("bias", 0)).astype(np.int64)
-        if layer["type"] == "input":
-            currents, bias = np.zeros_like(steps), steps
-        else:
-            currents, after = _currents(layer, steps)
-            currents = _delayed(currents, after + latency)
-            bias = bias.reshape(-1, 1, 1) if layer["type"] == "conv" else bias
-        if neuron["type"] == "SDNN":
-            found.append(_messages(neuron, currents, bias, layer["type"] == "input"))
-        else:
-            found.append(_spikes(neuron, currents, bias, layer.get("weight_rec")))
-        steps = found[-1][0]
-    return found
-
-
-def _messages(neuron: Mapping[str, Any], currents: Whole, bias: Whole, encodes: bool) -> tuple[Whole, Whole]:
-    sums = np.cumsum(currents, axis=0)
-    if "sigma_output" in neuron:
-        return sums, sums
-    activations = bias << 12 if encodes else np.maximum(sums + (bias << 12), 0)
-    before = residue = np.zeros_like(sums[0])
-    messages = []
-    for activation in activations:
-        delta = activation - before + residue
-        sent = np.where(np.abs(delta) >= neuron["vThMant"] << 12, delta, 0)
-        residue, before = delta - sent, activation
-        messages.append(sent >> 6)
-    return np.array(messages), sums
-
-
-def _spikes(neuron: Mapping[str, Any], currents: Whole, bias: Any, feedback: Any) -> tuple[Whole, Whole]:
-    u = v = s = np.zeros_like(currents[0])
-    spikes, membranes = [], []
-    for step, current in enumerate(currents):
-        if feedback is not None:
-            current = current + np.asarray(feedback).astype(np.int64) @ s
-        u = _decayed(u, neuron["iDecay"]) + (current << 6)
-        u = np.where(u > LIMIT, u - 2 * LIMIT, np.where(u <= -LIMIT, u + 2 * LIMIT, u))
-        drive = bias[step] if np.shape(bias) == np.shape(currents) else bias
-        v = np.clip(_decayed(v, neuron["vDecay"]) + u + (drive << 6), -LIMIT + 1, LIMIT - 1)
-        s = (v > neuron["vThMant"] << 6).astype(np.int64)
-        v = np.where(s > 0, 0, v)
-        spikes.append(s)
-        membranes.append(v)
-    return np.array(spikes), np.array(membranes)
-
-
-def _decayed(state: Whole, decay: int) -> Whole:
-    return np.sign(state) * ((np.abs(state) * (4096 - decay)) >> 12)
-
-
-def _currents(layer: Layer, steps: Whole) -> tuple[Whole, Any]:
-    """Return the weighted sums before any delay of an output, and that delay."""
-    weight = layer["weight"].astype(np.int64)
-    weight = weight.reshape(np.prod(layer["shape"]), -1) if weight.ndim == 1 else weight
-    if layer["type"] == "conv":
-        return _convolved(layer, weight, steps), 0
-    delay = np.minimum(np.floor(np.asarray(layer.get("delay", 0))), 62).astype(np.int64).ravel()
-    of_outputs = delay.size in (1, len(weight))
-    steps = steps.reshape(len(steps), -1)
-    return (steps if of_outputs else _delayed(steps, delay)) @ weight.T, delay if of_outputs else 0
-
-
-def _convolved(layer: Layer, weight: Whole, steps: Whole) -> Whole:
-    import torch
-
-    return np.asarray(
-        torch.conv2d(
-            torch.tensor(steps, dtype=torch.float64),  # exact up to 53 bits
-            torch.tensor(weight, dtype=torch.float64),
-            stride=layer["stride"].tolist(),
-            padding=layer["padding"].tolist(),
-            dilation=layer["dilation"].tolist(),
-            groups=layer["groups"],
-        )
-    ).astype(np.int64)
-
-
-def _delayed(steps: Whole, delay: Any) -> Whole:
-    """Delay values (steps, *shape), all or each of a list by so many steps."""
-    delays = np.broadcast_to(delay, steps.shape[1:]).reshape(-1)
-    flat, result = steps.reshape(len(steps), -1), np.zeros((len(steps), delays.size), np.int64)
-    for unit, count in enumerate(delays):
-        result[count:, unit] = flat[: max(0, len(steps) - count), unit]
-    return result.reshape(steps.shape)
-
 
 Make = Callable[[np.random.Generator], list[Layer]]
 
@@ -170,7 +31,7 @@ def network(path: Path, layers: list[Layer], steps: int, shape: Shape | None, *,
     return convert(file.layers, Options(input_shape=shape, time_steps=steps, low=-100, high=100), latency=latency)
 
 
-def require_equal(network: Network, steps: Any, expected: list[tuple[Whole, Whole]]) -> None:
+def require_equal(network: Network, steps: Any, expected: list[tuple[Any, Any]]) -> None:
     """Compare the spikes and membranes of each layer in each engine with whole numbers (steps, *shape)."""
     neurons = [node.name for node in network.spec.nodes if node.type == "Neuron"]
     for engine in available():
@@ -301,22 +162,6 @@ def test_the_gradient_of_a_decay_is_its_factor(tmp_path: Path) -> None:
     assert first.grad.item() == 64 * 0.75
 
 
-def command(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["import", "lava", *map(str, arguments)])
-
-
-def test_import_publishes_a_bundle_that_every_engine_verifies(tmp_path: Path) -> None:
-    path = write(tmp_path / "toy.net", *stack(np.random.default_rng(1)), time_steps=30)
-    result = command(path, "--repository", tmp_path, "--name", "toy", "--latency")
-    assert result.exit_code == 0, result.output
-    bundle = ModelRepository(tmp_path).read("toy")
-    for engine in available():
-        bundle.verify(create(engine, bundle.network))
-    assert (bundle.network.spec.time_steps, bundle.network.spec.coding) == (30, Coding.SPIKES)
-    assert bundle.network.spec.readout is Readout.SPIKE_COUNT
-    assert "**Latency**: a step for each connection" in bundle.card
-
-
 def test_a_last_layer_that_cannot_fire_is_read_by_its_membrane(tmp_path: Path) -> None:
     assert network(tmp_path, recurrent(np.random.default_rng(0)), 5, (6,)).spec.readout is Readout.LAST_MEMBRANE
 
@@ -360,42 +205,33 @@ def test_what_lava_would_compute_otherwise_is_refused(layer: Layer, sentence: st
     assert sentence in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda file: file.move("layer/0", "layer/7"), "its layers are named 7, expected 0, 1, 2 and so on"),
+        (lambda file: file.update({"layer/1": 5}), "layer_1 is no group, expected one with a type"),
+    ],
+)
+def test_layers_out_of_order_are_refused(change: Callable[[h5py.File], Any], sentence: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "network.net", {"type": "dense"})
+    with h5py.File(path, "a") as file:
+        change(file)
+    with pytest.raises(InvalidGraph, match=sentence):
+        read(path)
+
+
+def test_the_command_takes_steps_and_readout_of_the_file_and_says_what_latency_it_has(tmp_path: Path) -> None:
+    path = write(tmp_path / "toy.net", *stack(np.random.default_rng(1)), time_steps=30)
+    words = ["import", "lava", str(path), "--repository", str(tmp_path), "--name", "toy", "--latency"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    bundle = ModelRepository(tmp_path).read("toy")
+    assert (bundle.network.spec.time_steps, bundle.network.spec.readout) == (30, Readout.SPIKE_COUNT)
+    assert "**Latency**: a step for each connection" in bundle.card
+
+
 def test_a_convolution_needs_the_shape_of_the_input(tmp_path: Path) -> None:
     with pytest.raises(InvalidGraph, match="node 'layer_0': the file does not say the input's shape: give --input-sh"):
         network(tmp_path, [conv(np.ones((1, 2, 1, 1)))], 5, None)
-
-
-DAMAGED: dict[str, Callable[[h5py.File], Any]] = {
-    "'/layer/0': 'neuron' is a link, which is refused": lambda file: file.update(
-        {"layer/0/neuron": h5py.ExternalLink("/etc/passwd", "/")}
-    ),
-    "'/layer': '1' is a link, which is refused": lambda file: file.update({"layer/1": h5py.SoftLink("/layer/0")}),
-    "its layers are named 7, expected 0, 1, 2 and so on": lambda file: file.move("layer/0", "layer/7"),
-    "it is HDF5, but no network of lava-dl: it has no group 'layer'": lambda file: file.pop("layer"),
-    "'/layer/0': 'weight' is not plain data inside the file": lambda file: file.create_dataset(
-        "layer/0/weight", (1, 8), np.uint8, external=[("/etc/passwd", 0, 8)]
-    ),
-    "it needs more memory than a file may, which is refused": lambda file: file.create_dataset(
-        "layer/0/weight", (2**16, 2**16), np.float32, chunks=(2**10, 2**10), compression="gzip"
-    ),  # 16 GB that HDF5 makes of nothing
-    "layer_1 is no group, expected one with a type": lambda file: file.update({"layer/1": 5}),
-}
-
-
-@pytest.mark.parametrize("sentence", DAMAGED)
-def test_a_strangers_file_is_refused_by_a_sentence(sentence: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "network.net", {"type": "dense"})
-    with h5py.File(path, "a") as file:
-        DAMAGED[sentence](file)
-    with pytest.raises(InvalidGraph) as refused:
-        read(path)
-    assert sentence in str(refused.value)
-
-
-def test_what_is_no_hdf5_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "network.net").write_text("no HDF5")
-    with pytest.raises(InvalidGraph, match="it is not a network of lava-dl: Unable to"):
-        read(tmp_path / "network.net")
 
 
 PILOT = ("input", "conv-0", "conv-1", "conv-2", "conv-3", "conv-4", "fc-0", "fc-1", "fc-2")
