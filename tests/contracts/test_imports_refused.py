@@ -149,6 +149,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nir.write(folder / f"{name}.nir", made)
     with h5py.File(folder / "unknown.nir", "a") as file:
         replace(file, "node/nodes/lif/type", "Izhikevich")
+    (folder / "text.onnx").write_text("no model")
     (folder / "own.rows").write_text("1 0 0\n0 1 0\n0 0 1\n")
     write(folder / "loihi.net", dense(np.eye(3, 4) * 8), dense(np.eye(2, 3) * 8))
     torch.save(weights, folder / "weights.pt")
@@ -181,7 +182,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def refusal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Return what a command says that is refused; nothing is left beside the files."""
+    """Run a command that has to leave nothing beside the files, and return the sentence by which it ends."""
     monkeypatch.chdir(folder)
 
     def run(*words: str) -> str:

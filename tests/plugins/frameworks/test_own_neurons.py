@@ -144,6 +144,15 @@ def recurrent_by_columns(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
 
 
 TWO: dict[str, Any] = {"start": lambda zeros: (zeros, zeros)}  # one tensor, where two states begin
+TWO_ZEROS: dict[str, Any] = {"start": lambda zeros: (zeros, zeros.clone())}
+
+
+def beside_the_last_spikes(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    v, spikes = state  # 4 of them beside 6 inputs, in one Linear, whose bias counts once
+    weight = torch.cat([net.rec.weight[:4], net.rec.weight[:4, :4]], 1)
+    v = 0.5 * v + nn.functional.linear(torch.cat([x, spikes], 1), weight, net.rec.bias[:4])
+    spikes = fires(v - 1)
+    return spikes, (v - spikes, spikes)
 
 
 def by_the_product(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -178,8 +187,12 @@ COMING: dict[str, tuple[Step, dict[str, Any]]] = {
     "two states": (two_states, TWO),
     "numbers of Python": (python_numbers, {"start": lambda _: 0.0}),
     "a delay line": (delay_line, {"start": lambda zeros: (zeros,) * 4}),
-    "recurrent": (recurrent, {"start": lambda zeros: (zeros, zeros.clone())}),
-    "recurrent by columns": (recurrent_by_columns, {"start": lambda zeros: (zeros, zeros.clone())}),
+    "recurrent": (recurrent, TWO_ZEROS),
+    "recurrent by columns": (recurrent_by_columns, TWO_ZEROS),
+    "beside the last spikes": (
+        beside_the_last_spikes,
+        {"start": lambda zeros: (zeros[:, :4], zeros[:, :4].clone())},
+    ),
     "a state that is left out at first": (left_out_at_first, {"start": lambda _: None}),
     "a state compared with None": (compared_with_none, {"start": lambda _: None}),
     "spikes and what arrives": (beside_what_arrives, {}),
@@ -191,17 +204,6 @@ COMING: dict[str, tuple[Step, dict[str, Any]]] = {
 def test_a_neuron_of_an_authors_own_gives_the_same_bits(way: str) -> None:
     step, options = COMING[way]
     require_same_bits(Own(step, **options))
-
-
-def test_a_linear_of_what_arrives_and_the_last_spikes_has_its_bias_once() -> None:
-    def step(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        v, spikes = state  # 4 of them beside 6 inputs
-        weight = torch.cat([net.rec.weight[:4], net.rec.weight[:4, :4]], 1)
-        v = 0.5 * v + nn.functional.linear(torch.cat([x, spikes], 1), weight, net.rec.bias[:4])
-        spikes = fires(v - 1)
-        return spikes, (v - spikes, spikes)
-
-    require_same_bits(Own(step, lambda zeros: (zeros[:, :4], zeros[:, :4].clone())))
 
 
 FUNCTIONS: dict[str, Callable[[Own, Tensor], Tensor]] = {
@@ -288,7 +290,7 @@ def two_currents(net: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
 
 REFUSED: dict[str, tuple[Step, dict[str, Any], str]] = {
     "two feedbacks": (
-        by_the_product, {"start": lambda zeros: (zeros, zeros.clone())},
+        by_the_product, TWO_ZEROS,
         "hears itself by two connections, expected one",
     ),
     "by the number of the step": (
@@ -346,33 +348,6 @@ def test_noise_in_each_step_is_refused_though_states_begin_at_rest() -> None:
         taken_in(Own(step), start=Start.REST)
 
 
-class Kept(nn.Module):
-    """A neuron that keeps its membrane as an attribute or a buffer, with no method to reset it."""
-
-    mem: Any
-
-    def __init__(self, *, as_a_buffer: bool) -> None:
-        super().__init__()
-        if as_a_buffer:
-            self.register_buffer("mem", torch.zeros(1))
-        else:
-            self.mem = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.mem is None or self.mem.shape != x.shape:
-            self.mem = torch.zeros_like(x)
-        self.mem = 0.5 * self.mem + x
-        spikes = (self.mem > 1).float()
-        self.mem = self.mem - spikes
-        return spikes
-
-
-@pytest.mark.parametrize("as_a_buffer", [True, False])
-def test_a_state_that_is_kept_by_a_module_begins_as_the_factory_made_it(as_a_buffer: bool) -> None:
-    found = taken_in(nn.Sequential(nn.Linear(SIZE, SIZE), Kept(as_a_buffer=as_a_buffer)))
-    assert lines(found) == ("mem_2 = mem * 0.5 + current", "spikes = fire_above(mem_2, 1.0)", "mem = mem_2 - spikes")
-
-
 def test_a_program_reads_as_its_author_wrote_it() -> None:
     found = taken_in(Own(two_states, lambda zeros: (zeros, zeros.clone())))
     node = found.network.spec.nodes[-1]
@@ -405,98 +380,85 @@ def test_a_function_that_is_compiled_is_traced_as_the_code_that_it_is(compile_by
         assert np.array_equal(given(found, inputs()), network(inputs()).numpy())
 
 
-def test_only_the_last_membrane_may_be_returned() -> None:
-    class Last(Own):
-        def forward(self, x: Tensor) -> Tensor:
-            v: Any = 0.0
-            for each in x:
-                v = 0.5 * v + self.fc(each)
-            return v
+class Whole(Own):
+    """A forward that a test writes whole."""
 
-    found = taken_in(Last(two_states))
-    assert found.network.spec.readout == "last"
-    result, _ = ReferenceEngine(found.network).run(DenseInputs(inputs().numpy(), STEPS))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(self, x.round(), None)  # type: ignore[return-value]
+
+
+def last_membrane(net: Own, x: Tensor, _: None) -> Any:
+    v: Any = 0.0
+    for each in x:
+        v = 0.5 * v + net.fc(each)
+    return v
+
+
+def all_steps_at_once(net: Own, x: Tensor, _: None) -> Any:  # of what has no state
+    v, membranes = torch.zeros(x.shape[1], SIZE), []
+    for current in net.fc(x):
+        v = 0.5 * v + current
+        membranes.append(v)
+    return (torch.stack(membranes) > 1).float()
+
+
+def products_and_sums_of_two_neurons(net: Own, x: Tensor, _: None) -> Any:
+    v = w = torch.zeros(x.shape[1], SIZE)
+    out = []
+    for step in x:
+        v, w = 0.5 * v + net.fc(step), 0.25 * w + net.rec(step)
+        first, second = (v > 1).float(), (w > 0.5).float()
+        out.append(first * second + (second + first))
+    return torch.stack(out)
+
+
+def what_another_gives_beside_its_connection(net: Own, x: Tensor, _: None) -> Any:
+    v = w = torch.zeros(x.shape[1], SIZE)
+    out = []
+    for step in x:
+        v = 0.5 * v + net.fc(step)
+        first = (v > 1).float() + step
+        v = v - (v > 1).float()
+        w = 0.5 * w + (net.rec(first) * 2 + first)
+        spikes = (w > 1).float()
+        w = w * (1 - spikes)
+        out.append(spikes)
+    return torch.stack(out)
+
+
+def a_convolution_as_feedback(net: Own, x: Tensor, _: None) -> Any:
+    weight = (torch.arange(12).roll(5).view(2, 2, 3) - 4) / 4
+    v = spikes = torch.zeros(x.shape[1], 2, SIZE)
+    out = []
+    for step in x.unsqueeze(2):
+        v = 0.5 * v + nn.functional.conv1d(step, weight[:, :1], padding=1)
+        v = v + nn.functional.conv1d(spikes, weight, padding=1)
+        spikes = torch.zeros_like(v)
+        spikes[v > 1] = 1.0
+        v = v - spikes
+        out.append(spikes.flatten(1))
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    ("way", "readout"),
+    [
+        (last_membrane, "last"),
+        (all_steps_at_once, "spike_count"),
+        (products_and_sums_of_two_neurons, "mean"),
+        (what_another_gives_beside_its_connection, "spike_count"),
+        (a_convolution_as_feedback, "spike_count"),
+    ],
+)
+def test_a_forward_in_one_piece_gives_what_its_author_reads(way: Any, readout: str) -> None:
+    network = Whole(way)
+    found = taken_in(network)
+    result, _ = ReferenceEngine(found.network).run(DenseInputs(inputs().round().numpy(), STEPS))
     with torch.no_grad():
-        assert np.array_equal(result.readout, Last(two_states)(inputs()).numpy())
-
-
-def test_a_convolution_may_be_the_feedback() -> None:
-    class Convolved(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(4)
-            self.conv, self.rec = nn.Conv1d(1, 2, 3, padding=1), nn.Conv1d(2, 2, 3, padding=1)
-            for weights in self.parameters():
-                weights.data = weights.mul(8).round() / 4
-
-        def forward(self, x: Tensor) -> Tensor:
-            v = spikes = torch.zeros(x.shape[1], 2, SIZE)
-            out = []
-            for step in x.unsqueeze(2).round():
-                v = 0.5 * v + self.conv(step) + self.rec(spikes)
-                spikes = torch.zeros_like(v)
-                spikes[v > 1] = 1.0
-                v = v - spikes
-                out.append(spikes.flatten(1))
-            return torch.stack(out)
-
-    found = taken_in(Convolved())
-    rounded = inputs().round()
-    with torch.no_grad():
-        assert np.array_equal(given(found, rounded).reshape(STEPS, -1, 2 * SIZE), Convolved()(rounded).numpy())
-
-
-def test_what_has_no_state_may_take_all_steps_at_once() -> None:
-    class AtOnce(Own):
-        def forward(self, x: Tensor) -> Tensor:
-            v, membranes = torch.zeros(x.shape[1], SIZE), []
-            for current in self.fc(x):
-                v = 0.5 * v + current
-                membranes.append(v)
-            return (torch.stack(membranes) > 1).float()
-
-    found = require_same_bits(AtOnce(two_states))
-    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Integrator", "Neuron"]
-
-
-def test_what_two_neurons_give_may_be_added_and_multiplied() -> None:
-    class Both(Own):
-        def forward(self, x: Tensor) -> Tensor:
-            v = w = torch.zeros(x.shape[1], SIZE)
-            out = []
-            for step in x:
-                v, w = 0.5 * v + self.fc(step), 0.25 * w + self.rec(step)
-                first, second = (v > 1).float(), (w > 0.5).float()
-                out.append(first * second + (second + first))
-            return torch.stack(out)
-
-    found = taken_in(Both(two_states))
-    result, _ = ReferenceEngine(found.network).run(DenseInputs(inputs().numpy(), STEPS))
-    with torch.no_grad():
-        assert np.allclose(result.readout, Both(two_states)(inputs()).mean(0).numpy(), atol=1e-6)
-
-
-def test_a_neuron_may_take_what_another_gives_beside_its_connection() -> None:
-    class Residual(Own):
-        def forward(self, x: Tensor) -> Tensor:
-            v = w = torch.zeros(x.shape[1], SIZE)
-            out = []
-            for step in x.round():
-                v = 0.5 * v + self.fc(step)
-                first = (v > 1).float() + step
-                v = v - (v > 1).float()
-                w = 0.5 * w + (self.rec(first) * 2 + first)
-                spikes = (w > 1).float()
-                w = w * (1 - spikes)
-                out.append(spikes)
-            return torch.stack(out)
-
-    found = taken_in(Residual(two_states))
-    rounded = inputs().round()
-    with torch.no_grad():
-        expected = Residual(two_states)(rounded).numpy()
-    assert expected.any()
-    assert np.array_equal(given(found, rounded), expected)
+        expected = network(inputs())
+    reads = {"last": expected, "mean": expected.mean(0), "spike_count": expected.sum(0)}
+    assert np.allclose(result.readout, reads[readout], atol=1e-6)
+    assert (found.network.spec.readout, bool(reads[readout].any())) == (readout, True)
 
 
 def test_a_recurrent_layer_is_proven_by_what_it_heard() -> None:
