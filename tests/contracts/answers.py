@@ -33,6 +33,12 @@ def counting(shape: list[int], coding: str = "direct", time_steps: int = 2, **of
     return network_of(nodes, {}, **task(shape, time_steps, labels, coding, **of_input))
 
 
+def same(**of_input: Any) -> Network:
+    """Return a network whose values are those of its input, normalised."""
+    node = {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False}
+    return network_of([node], {"fc.weight": np.eye(2)}, **task(2, 1, 2, readout="mean", scores="values", **of_input))
+
+
 def many(threshold: float) -> Network:
     """Return a neuron that fires as often as its input has room for its threshold."""
     nodes = [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": threshold}]
@@ -75,11 +81,8 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "quarters": many(0.25),
     "countless": many(2.0**-23),
-    "exact": network_of(
-        [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False}],
-        {"fc.weight": np.eye(2)},
-        **task(2, 1, 2, low=-GREATEST, high=GREATEST, readout="mean", scores="values"),
-    ),
+    "exact": same(low=-GREATEST, high=GREATEST),
+    "scaled": same(low=-2, high=3, scale=[0.3, 1 / 3], offset=[0.1, -0.7], resolution=0.25, out_of_range="clip"),
     "wide": network_of(
         [
             {"type": "Linear", "name": "fc", "in_features": 64, "out_features": 40, "bias": False},
@@ -239,6 +242,7 @@ ANSWERS: dict[str, tuple[Question, list[dict[str, Any]]]] = {
          {"values": [0.5, -1.0], "synaptic_operations": 2, "spike_counts": [0, 0]}],
     ),
     "a regression's records": (ask("arm", [0.25, 3], returns=EVERYTHING), [{"values": [0.25, 2.0]} | NOTHING]),
+    "negative whole numbers": (ask("exact", [-1, 300]), [{"values": [-1.0, 300.0]}]),
     "the greatest integers that float32 holds with all before them": (
         ask("exact", [2**24, -(2**24)], datatype="INT64"), [{"values": [2.0**24, -(2.0**24)]}]
     ),
@@ -279,9 +283,10 @@ def drawn(name: str, samples: int = 9, **options: Any) -> tuple[Question, list[d
     values = rng.integers(0, parts * min(4, int(np.max(declared.high))) + 1, shape) / parts
     result, _ = ReferenceEngine(network).run(encode(values.astype(np.float32), network.spec, **options))
     answers = zip(result.spike_counts.tolist(), result.synaptic_operations.tolist(), strict=True)
-    return ask(name, *values.tolist(), **options), [
-        {"spike_counts": spikes, "synaptic_operations": operations} for spikes, operations in answers
-    ]
+    found = [{"spike_counts": spikes, "synaptic_operations": operations} for spikes, operations in answers]
+    if not network.spec.scores.has_classes:
+        found = [each | {"values": row} for each, row in zip(found, result.readout.tolist(), strict=True)]
+    return ask(name, *values.tolist(), **options), found
 
 
 ANSWERS |= {
@@ -291,7 +296,7 @@ ANSWERS |= {
 ANSWERS["a long request"] = drawn("wide", 300)  # of 150 KB, which is decoded on a thread, and so is its answer's text
 ANSWERS |= {
     f"random samples of {name}": drawn(name, **({"seed": 3} if name == "rate" else {}))
-    for name in ("toy", "rate", "late", "spikes", "series", "image", "camera", "arm", "multiple")
+    for name in ("toy", "rate", "late", "spikes", "series", "image", "camera", "arm", "multiple", "scaled")
 }
 
 NAN, INFINITY = float("nan"), float("inf")

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
@@ -120,13 +120,20 @@ NUMBERS = {
 }
 
 
+def again(ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """Ask three times, and require the same answer: the server learns what is ordinary, and then answers it faster."""
+    answers = [ask() for _ in range(3)]
+    assert [(each.status_code, each.content) for each in answers] == [(answers[0].status_code, answers[0].content)] * 3
+    return answers[0]
+
+
 def native(question: Question, served: Served, content: bytes, kind: str, query: Mapping[str, Any]) -> Predictions:
     """Post a body to the native route, and return its predictions."""
     version = f"/versions/{question.options['version']}" if "version" in question.options else ""
     timeout = question.options.get("timeout_ms")
     headers = {"Content-Type": kind} | ({"X-Request-Timeout-Ms": str(timeout)} if timeout else {})
     path = f"/models/{question.model}{version}/predict?{urlencode(query)}"
-    answer = served.http.post(path, content=content, headers=headers)
+    answer = again(lambda: served.http.post(path, content=content, headers=headers))
     if answer.status_code != 200:
         raise Refusal(answer.status_code, answer.json()["error"])
     body = answer.json()
@@ -199,7 +206,8 @@ class Tensors(Way):
     def post(self, question: Question, served: Served, content: Any, headers: Mapping[str, str]) -> Predictions:
         """Post a body, and return the outputs of each sample."""
         version = f"/versions/{question.options['version']}" if "version" in question.options else ""
-        answer = served.http.post(f"/v2/models/{question.model}{version}/infer", content=content, headers=headers)
+        path = f"/v2/models/{question.model}{version}/infer"
+        answer = again(lambda: served.http.post(path, content=content, headers=headers))
         if answer.status_code != 200:
             raise Refusal(answer.status_code, answer.json()["error"])
         return by_sample(tensors.outputs(answer))
@@ -240,11 +248,11 @@ class Call(Tensors):
         version, parameters = str(question.options.get("version", "")), self.rest(question)["parameters"]
         array, more = question.array, {"model_version": version, "parameters": parameters}
         try:
-            answer = served.rpc.call(
-                "ModelInfer", rpc.infer_request(array, question.model, question.datatype, raw=self.raw, **more)
-            )
+            request = rpc.infer_request(array, question.model, question.datatype, raw=self.raw, **more)
+            answer, *others = [served.rpc.call("ModelInfer", request) for _ in range(3)]
         except grpc.RpcError as error:
             raise Refusal(STATUSES[error.code().name], error.details()) from None
+        assert others == [answer, answer]
         return by_sample(rpc.outputs(answer))
 
 

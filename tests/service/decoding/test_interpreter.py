@@ -46,17 +46,6 @@ def test_work_waits_a_few_times_where_the_event_loop_is_behind() -> None:
     assert looks(-math.inf, pieces.before_piece) == pieces.MAX_PAUSES
 
 
-def test_work_does_not_wait_while_the_event_loop_waits_itself() -> None:
-    assert looks(math.inf, pieces.before_piece) == 1
-
-
-def test_a_thread_that_no_event_loop_is_known_to_waits_for_none() -> None:
-    loop = Loop(-math.inf)
-    pieces.Interpreter(loop)
-    pieces.before_piece()
-    assert loop.looks == 0
-
-
 def test_each_slice_of_a_long_array_is_a_piece() -> None:
     body = json.dumps({"inputs": [[0] * 50_000]}).encode()  # 150,000 bytes: "0, " each
     assert SLICE_BYTES == 65_536
@@ -64,6 +53,4 @@ def test_each_slice_of_a_long_array_is_a_piece() -> None:
 
 
 def test_each_piece_of_a_long_answer_is_one() -> None:
-    assert (
-        looks(math.inf, lambda: pieces.joined([bytes(pieces.PIECE_BYTES)] * 4)) == 5
-    )  # the one after the last is empty here
+    assert looks(math.inf, lambda: pieces.joined([bytes(pieces.PIECE_BYTES)] * 4)) == 5  # the last one is empty

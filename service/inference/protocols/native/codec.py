@@ -85,7 +85,9 @@ class NativeCodec:
             return cast("Query", self._of_binary(form, body))
         self.model.limits.check_delimiters(body)
         cut = cut_array(body, b"inputs", np.float32)
-        return self._query(*(self.validated(body) if cut is None else self.validated(cut.rest, cut.array)))
+        if cut is None or cut.array.ndim == 1:  # numbers in place of samples, of which the first is named
+            return self._query(*self.validated(body))
+        return self._query(*self.validated(cut.rest, cut.array))
 
     def render(self, query: Query, result: RunResult, after: State | None = None) -> Pieces:  # noqa: ARG002
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
