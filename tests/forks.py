@@ -24,26 +24,36 @@ class Fork:
         self.process = FORKS.Process(target=_run, args=own, daemon=True)
         self.process.start()
         self.pid = self.process.pid or 0
+        self.status: int | None = None
         its_output.close()
         its_error.close()
         self.stdout, self.stderr = (os.fdopen(os.dup(end.fileno()), encoding="utf-8") for end in (output, error))
-        self.terminate, self.kill = self.process.terminate, self.process.kill
 
     def poll(self) -> int | None:
         """Return its exit status, if it has ended."""
-        return self.process.exitcode
+        self.status = self.process.exitcode if self.status is None else self.status
+        return self.status
 
     def wait(self, timeout: float | None = None) -> int:
         """Return its exit status once it has ended."""
-        self.process.join(timeout)
-        if self.process.exitcode is None:
+        if self.poll() is None:
+            self.process.join(timeout)
+        if (status := self.poll()) is None:
             raise subprocess.TimeoutExpired("the service", timeout or 0)
-        return self.process.exitcode
+        return status
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
 
     def __enter__(self) -> "Fork":
         return self
@@ -52,6 +62,7 @@ class Fork:
         self.stdout.close()
         self.stderr.close()
         self.wait()
+        self.process.close()
 
 
 def own_descriptors() -> set[int]:

@@ -236,29 +236,7 @@ def test_a_session_is_used_in_its_block_and_before_its_end(client: Client) -> No
         assert session.summary == Summary(0, 0, 0)
 
 
-def test_a_whole_recording_answers_as_one_request(client: Client) -> None:
-    rng = np.random.default_rng(3)
-    recording = make_records(np.sort(rng.integers(0, 1_000_000, 60_000)), rng.integers(0, 2, 60_000))
-    *_, last = client.stream(recording)
-    (whole,) = client.predict(recording, time_steps=1000)
-    assert last.spike_counts == whole.spike_counts.tolist()
-    assert whole.spike_counts.tolist() == [500, 500]
-
-
 VALUES = np.array([[0.75, 1.0], [0.5, 0.0], [0.25, 2.0], [1.0, 0.0], [0.0, 0.5], [0.75, 0.75]], np.float32)
-
-
-@pytest.mark.parametrize(("model", "steps"), [("mine", 2), ("direct", 3)])
-def test_a_state_goes_on_from_the_next_value(client: Client, model: str, steps: int) -> None:
-    whole = [each.spike_counts for each in client.stream(VALUES, model=model, window_steps=steps)]
-    with client.session(model=model, window_steps=steps) as session:
-        session.send(VALUES[0])  # one entry
-        session.send(VALUES[1:2].tolist())
-        state = SessionState.from_json(session.state().to_json())
-    behind = state.t if model == "mine" else state.window
-    assert behind == 2
-    found = [each.spike_counts for each in client.stream(VALUES[2:], state=state)]
-    assert found == whole[state.window :]
 
 
 @pytest.mark.parametrize(

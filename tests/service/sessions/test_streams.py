@@ -13,16 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import numpy as np
 import pytest
 import uvicorn
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic_core import to_json
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from spikeserve.models.coding.records import Records, make_records
+from spikeserve.models.coding.records import make_records
 from tests.bundles import publish, published
 from tests.service.asgi import started
 from tests.service.sessions.conftest import check_one_message, pairs
@@ -76,16 +73,6 @@ def test_each_window_has_its_line_and_the_state_goes_on(service: Process) -> Non
     assert end == {"type": "end", "windows": 3, "events": 4, "late": 0}
 
 
-def test_a_body_may_come_in_any_pieces_and_is_answered_while_it_comes(service: Process) -> None:
-    records = make_records([0, 1000, 2500, 5000], [0, 0, 1, 1]).tobytes()
-    with httpx.Client(base_url=service.url, timeout=60) as client:
-        pieces = iter([records[:3], records[3:27], b"", records[27:]])
-        headers = {"content-type": "application/octet-stream"}
-        with client.stream("POST", "/models/pairs/stream", content=pieces, headers=headers) as answer:
-            found = [json.loads(line) for line in answer.iter_lines()]
-    assert [each.get("window_counts") for each in found] == [[1, 0], [0, 0], [0, 1], None]
-
-
 def test_a_client_that_expects_100_continue_has_it_before_the_answer_begins(service: Process) -> None:
     address = urlsplit(service.url)
     with create_connection((address.hostname, address.port), timeout=60) as connection:
@@ -108,111 +95,6 @@ def test_a_client_that_expects_100_continue_and_leaves_is_forgotten(bounded: Pro
         assert connection.recv(1000).startswith(b"HTTP/1.1 100")
     while 'spikeserve_sessions{model="pairs"} 0.0' not in httpx.get(f"{bounded.url}/metrics").text:
         pass
-
-
-def jittered() -> Records:
-    """Events of two units over half a second, each of which comes up to 3 ms after its time."""
-    rng = np.random.default_rng(2)
-    t, delay = rng.integers(0, 500_000, 3000), rng.integers(0, 3000, 3000)
-    order = np.argsort(t + delay, kind="stable")
-    return make_records(t[order], rng.integers(0, 2, 3000)[order])
-
-
-def without_lag(found: list[LINES]) -> list[LINES]:
-    return [{name: value for name, value in line.items() if name != "lag_ms"} for line in found]
-
-
-def test_lines_are_the_same_by_every_way_in_wherever_events_out_of_order_are_cut(service: Process) -> None:
-    records = jittered()
-    late = []
-    for query in ("", "?lateness_us=1500", "?lateness_us=3000"):
-        whole = without_lag(told(post(service, records.tobytes(), query=query)))
-        for size in (1, 100, 700):
-            parts = [records[first : first + size] for first in range(0, len(records), size)]
-            with socket(service, query) as connection:
-                for part in parts:
-                    connection.send(part.tobytes())
-                say(connection, type="end")
-                assert without_lag(lines(connection)) == whole
-            messages = [{"type": "events"} | {name: each[name].tolist() for name in "txy"} for each in parts]
-            by_messages = post(service, "\n".join(map(json.dumps, messages)), "application/x-ndjson", query)
-            assert without_lag(told(by_messages)) == whole
-        assert whole[-1]["events"] + whole[-1]["late"] == len(records)
-        late.append(whole[-1]["late"])
-    assert late[0] > late[1] > late[2] == 0
-    in_order = without_lag(told(post(service, records[np.argsort(records["t"], kind="stable")].tobytes())))
-    assert whole == in_order
-
-
-times = st.integers(0, 40).map(lambda half: 500 * half)  # so that many lie at the ends of windows
-events = st.lists(st.tuples(times, st.integers(0, 1)), min_size=1, max_size=6)
-scripts = st.lists(st.one_of(times, events, events, st.none()), min_size=1, max_size=9)
-
-
-def said(part: Any) -> str:
-    """Return events (t, unit), a time, or a question for the state as a message."""
-    if not isinstance(part, list):
-        return json.dumps({"type": "state"} if part is None else {"type": "time", "t": part})
-    return json.dumps({"type": "events", "t": [t % 2**32 for t, _ in part], "unit": [unit for _, unit in part]})
-
-
-def not_behind(part: Any, t: int) -> Any:
-    """Return the rest of a part to send again after a state at time `t`; None for nothing."""
-    if isinstance(part, list):
-        return [each for each in part if each[0] >= t] or None
-    return part if part is not None and part > t else None
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    scripts,
-    st.lists(st.integers(0, 9), min_size=1, max_size=3),
-    st.sampled_from(["?scores=decay", "?scores=decay&lateness_us=1500", "?scores=decay&decay=0.5&window_steps=1"]),
-    st.sampled_from([None, 2**32 - 9000, 2**40 + 700]),
-)
-def test_a_session_cut_at_any_messages_and_carried_elsewhere_says_the_same_lines_with_its_end(
-    service: Process, script: list[Any], cuts: list[int], query: str, start: int | None
-) -> None:
-    def lines_of(parts: list[Any], *first: str) -> list[LINES]:
-        content = "\n".join([*first, *map(said, parts)])
-        return without_lag(told(post(service, content, "application/x-ndjson", query)))
-
-    if start is not None:  # a jump of time, and the clock of 32 bits of the events begins again
-        later = [[(start + t, unit) for t, unit in part] if isinstance(part, list) else part for part in script]
-        script = [start, *[start + part if isinstance(part, int) else part for part in later]]
-    *whole, whole_end = [line for line in lines_of(script) if line["type"] != "state"]
-    left, state, windows = script, list[str](), list[LINES]()
-    for cut in cuts:
-        sent, rest = left[:cut], left[cut:]
-        here = lines_of([*sent, None], *state)
-        at = max(place for place, line in enumerate(here) if line["type"] == "state")  # behind it, the body's end
-        windows += [line for line in here[:at] if line["type"] == "window"]
-        state, t = [json.dumps({"type": "state", "state": here[at]["state"]})], here[at]["t"]
-        left = [part if t is None else not_behind(part, t) for part in sent] + rest
-    before = {name: sum(line[name] for line in windows) for name in ("events", "late")}
-    *last, end = [line for line in lines_of(left, *state) if line["type"] != "state"]
-    assert windows + last == whole
-    assert {**end, **{name: end[name] + told for name, told in before.items()}} == whole_end
-
-
-@pytest.mark.parametrize(
-    ("state", "sentence"),
-    [
-        ("?", "state: is not base64"),
-        ("AAA\u00e9", "state: is not base64"),
-        ("AAA\ud800", "message: "),
-        ("AAAA", "state: is no session's state"),
-        ("U1BLUwMA" + "A" * 40, "state: has format 3, expected 1 or 2"),
-        ("U1BLUwIA" + "A" * 40, "state: is damaged"),
-        ("A" * 200_000, "state: has 200000 characters, expected at most 1"),
-    ],
-)
-def test_a_state_that_is_none_is_refused_by_a_sentence(service: Process, state: str, sentence: str) -> None:
-    with socket(service) as connection:
-        say(connection, type="state", state=state)
-        *_, last = lines(connection)
-    assert last["type"] == "error"
-    assert last["error"].startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -247,29 +129,6 @@ def test_options_that_do_not_fit_are_answered_422(service: Process, query: str, 
     with pytest.raises(InvalidStatus) as refused, socket(service, query):
         pass
     assert (refused.value.response.status_code, json.loads(refused.value.response.body)) == (422, {"error": sentence})
-
-
-@pytest.mark.parametrize(
-    ("message", "sentence"),
-    [
-        ("{", "message: the body is not JSON"),
-        ('{"type": "sing"}', "message: type is 'sing', expected events, time, state or end"),
-        ('{"t": 1}', "message: type is missing, expected events, time, state or end"),
-        ('{"type": "events", "t": [0]}', "a message of events has other lists"),
-        ('{"type": "events", "t": [0], "unit": [0, 1]}', "events: 1 t for 2 unit, expected as many of both"),
-        ('{"type": "events", "t": [-1], "unit": [0]}', "message: t[0] is -1, expected at least 0"),
-        ('{"type": "state", "state": "AAAA"}', "state: only the first message may bring one"),
-        ('{"type": "time", "t": 1, "now": 2}', "message: now is not a field here"),
-    ],
-)
-def test_wrong_messages_end_the_session_with_state_and_sentence(service: Process, message: str, sentence: str) -> None:
-    with socket(service) as connection:
-        connection.send(make_records([0, 2000], [0, 0]).tobytes())
-        connection.send(message)
-        window, state, error = lines(connection)
-    assert window["type"] == "window"
-    assert (state["type"], state["window"], state["t"]) == ("state", 1, 2000)
-    assert error["error"].startswith(sentence)
 
 
 async def test_every_line_of_one_message_arrives_from_an_asgi_server_that_is_not_ours(root: Path) -> None:
