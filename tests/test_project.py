@@ -12,7 +12,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.conftest import LONGEST
 from tests.sources import PROJECT, ROOT, files, imported_by, imports, module_name, requirements
 
 MAY_IMPORT_TORCH = {f"models/engines/torch/{name}.py" for name in ("connections", "engine", "network", "operations")}
@@ -62,10 +61,6 @@ def test_docstrings_and_comments_need_no_second_reading() -> None:
         if RIDDLES.search(line)
     ]
     assert found == []
-
-
-def test_each_file_that_the_tests_begin_with_is_there() -> None:
-    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def locked() -> dict[str, str]:
