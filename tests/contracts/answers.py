@@ -206,6 +206,11 @@ ANSWERS: dict[str, tuple[Question, list[dict[str, Any]]]] = {
         [{"raster": {"out": {"t": [0, 1, 1, 2], "unit": [1, 0, 1, 1]}}, "spikes_per_node": {"out": 4},
           "membrane": {"out": [[0.75, 0.0], [0.125, 0.0], [0.8125, 0.0]]}}],
     ),
+    "long records": (
+        ask("toy", *[[1, 0]] * 9, time_steps=1000, returns=EVERYTHING),
+        [{"spike_counts": [1000, 0], "raster": {"out": {"t": [*range(1000)], "unit": [0] * 1000}},
+          "membrane": {"out": [[0.0, 0.0]] * 1000}, "spikes_per_node": {"out": 1000}}] * 9,
+    ),
     "a raster alone": (
         ask("toy", [0.75, 1.0], returns=["raster"]), [{"raster": {"out": {"t": [0, 1, 1, 2], "unit": [1, 0, 1, 1]}}}]
     ),

@@ -31,17 +31,6 @@ def binary_request(array: NDArray[Any], datatype: str = "FP32", **more: Any) -> 
     return header + blob, {HEADER: str(len(header))}
 
 
-def native(client: httpx.Client, model: str, values: Any, **more: Any) -> dict[str, Any]:
-    """Return the native answer in the form of this protocol's outputs."""
-    answer = client.post(f"/models/{model}/predict", json={"inputs": values, **more})
-    assert answer.status_code == 200, answer.text
-    columns: dict[str, Any] = {}
-    for prediction in answer.json()["predictions"]:
-        for name, value in prediction.items():
-            columns.setdefault(name, []).append(value if isinstance(value, list) else [value])
-    return columns
-
-
 def outputs(answer: httpx.Response) -> dict[str, Any]:
     """Return the outputs of an answer by name, each nested as its shape says, whether JSON or bytes."""
     assert answer.status_code == 200, answer.text

@@ -38,7 +38,7 @@ class GrpcInside(Inside):
         method = self.channel.stream_stream(
             f"/{SERVICE}/{name}",
             request_serializer=lambda message: message if isinstance(message, bytes) else message.SerializeToString(),
-            response_deserializer=ANSWERS[name].FromString,
+            response_deserializer=ANSWERS.get(name, messages.ModelInferResponse).FromString,
         )
         return method(**options)
 

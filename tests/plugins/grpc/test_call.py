@@ -24,6 +24,41 @@ from tests.service.processes import until
 pytestmark = pytest.mark.usefixtures("reference_engine")
 
 REQUEST = infer_request(np.array([[0.6, 2.0]]))
+LATER = [("x-request-timeout-ms", "50000")]  # than the call's own deadline: the shorter one counts
+LONG = infer_request(np.zeros((20_000, 2)))
+SLOW = infer_request(np.ones((1000, 2)), parameters={"time_steps": 1000})
+LATE = "model 'toy' did not answer within the time that the request had"
+REFUSED: list[tuple[str, Any, dict[str, Any], StatusCode, str]] = [
+    ("ModelInfer", SLOW, {"metadata": [("x-request-timeout-ms", "1")]}, StatusCode.DEADLINE_EXCEEDED, LATE),
+    (
+        *("ModelInfer", REQUEST, {"metadata": [("x-request-timeout-ms", "soon")]}, StatusCode.INVALID_ARGUMENT),
+        "X-Request-Timeout-Ms is 'soon', expected whole milliseconds, at least 1",
+    ),
+    ("ModelInfer", LONG, {}, StatusCode.RESOURCE_EXHAUSTED, "larger than max"),
+    ("ModelInfer", LONG, {"compression": grpc.Compression.Gzip}, StatusCode.RESOURCE_EXHAUSTED, "larger than max"),
+    (
+        *("ModelReady", messages.ModelReadyRequest(name="x" * 2**16), {}, StatusCode.INVALID_ARGUMENT),
+        "the message has 65540 bytes, expected at most 65536 here",
+    ),
+    *(
+        (name, b"\xff\xff\xff", {}, StatusCode.INVALID_ARGUMENT, "the message is not a ")
+        for name in ("ModelInfer", "ModelReady", "RepositoryModelLoad")
+    ),
+    ("ModelInfer", None, {}, StatusCode.INVALID_ARGUMENT, "the request has no message, expected one"),
+    ("ModelTrain", REQUEST, {}, StatusCode.UNIMPLEMENTED, ""),
+]
+
+
+async def test_what_is_refused_has_a_code_and_a_sentence_and_the_next_call_is_answered(repository: Path) -> None:
+    async with grpc_started(repository, max_body_bytes=100_000) as inside:
+        for name, message, options, code, sentence in REFUSED:
+            call = inside.stream(name, **options)
+            if message is not None:
+                await call.write(message)
+            await call.done_writing()
+            assert await call.code() is code, sentence
+            assert sentence in await call.details()
+        assert outputs(await inside.call("ModelInfer", REQUEST))["spike_counts"] == [[1, 3]]
 
 
 @pytest.mark.parametrize("ended", ["call", "stream", "deadline"])
@@ -33,7 +68,7 @@ async def test_a_client_that_hangs_up_or_a_deadline_stops_the_run(repository: Pa
         call = (
             inside.stream()
             if ended == "stream"
-            else inside.call("ModelInfer", REQUEST, timeout=0.2 if ended == "deadline" else None)
+            else inside.call("ModelInfer", REQUEST, timeout=0.2 if ended == "deadline" else None, metadata=LATER)
         )
         if ended == "stream":
             await call.write(REQUEST)
@@ -55,36 +90,6 @@ async def test_a_client_that_hangs_up_or_a_deadline_stops_the_run(repository: Pa
             assert await metric(inside.client, f"spikeserve_http_requests_total{{{labels}}}") == 1
         elif ended == "deadline":
             assert await metric(inside.client, 'spikeserve_requests_expired_total{model="toy"}') == 1
-
-
-async def test_the_header_of_http_sets_a_deadline_too(repository: Path) -> None:
-    async with grpc_started(repository) as inside:
-        held = slow(inside.client.model())
-        error = await error_of(inside.call("ModelInfer", REQUEST, metadata=[("x-request-timeout-ms", "100")]))
-        assert error.code() is StatusCode.DEADLINE_EXCEEDED
-        assert error.details() == "model 'toy' did not answer within the time that the request had"
-        held.go_on.release()
-        error = await error_of(inside.call("ModelInfer", REQUEST, metadata=[("x-request-timeout-ms", "soon")]))
-        assert error.code() is StatusCode.INVALID_ARGUMENT
-        assert error.details() == "X-Request-Timeout-Ms is 'soon', expected whole milliseconds, at least 1"
-
-
-async def test_the_shorter_of_deadline_and_header_counts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    set_deadline = calls.Call.set_deadline
-
-    def noted(call: calls.Call) -> None:
-        set_deadline(call)
-        seen.append(int(call.headers[b"x-request-timeout-ms"]))
-
-    monkeypatch.setattr(calls.Call, "set_deadline", noted)
-    async with grpc_started(repository) as inside:
-        for seconds, header in ((40, "50000"), (40, "30000"), (40, None)):
-            metadata = [] if header is None else [("x-request-timeout-ms", header)]
-            await inside.call("ModelInfer", REQUEST, timeout=seconds, metadata=metadata)
-    assert 30_000 < seen[0] < 41_000  # gRPC rounds a deadline up
-    assert seen[1] == 30_000
-    assert 30_000 < seen[2] < 41_000
 
 
 async def test_a_connection_whose_answer_was_read_stays_open(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,33 +179,6 @@ async def test_a_long_message_is_counted_while_it_is_answered(digits_repository:
         call.cancel()
         await until(lambda: inside.reserved == 0)
         held.go_on.release(200)  # it may be in several shards
-
-
-async def test_too_large_a_message_is_refused_also_where_it_was_compressed(repository: Path) -> None:
-    async with grpc_started(repository, max_body_bytes=100_000) as inside:
-        request = infer_request(np.zeros((20_000, 2)))
-        for compression in (None, grpc.Compression.Gzip):
-            error = await error_of(inside.call("ModelInfer", request, compression=compression))
-            assert error.code() is StatusCode.RESOURCE_EXHAUSTED
-            assert "larger than max" in error.details()
-        assert (await inside.call("ServerLive")).live
-
-
-async def test_what_is_no_message_or_no_method_is_refused(repository: Path) -> None:
-    async with grpc_started(repository) as inside:
-        empty = inside.stream("ModelInfer")
-        await empty.done_writing()
-        assert await empty.code() is StatusCode.INVALID_ARGUMENT
-        assert await empty.details() == "the request has no message, expected one"
-        method = inside.channel.unary_unary(f"/{SERVICE}/ModelTrain")
-        assert (await error_of(method(b""))).code() is StatusCode.UNIMPLEMENTED
-        for name in ("ModelInfer", "ModelReady", "RepositoryModelLoad"):
-            stream = inside.stream(name)
-            await stream.write(b"\xff\xff\xff")
-            assert await stream.code() is StatusCode.INVALID_ARGUMENT
-            assert (await stream.details()).startswith("the message is not a ")
-        error = await error_of(inside.call("ModelReady", messages.ModelReadyRequest(name="x" * 2**16)))
-        assert error.details() == "the message has 65540 bytes, expected at most 65536 here"
 
 
 async def test_one_rpc_too_many_is_refused_but_for_probes(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,11 +95,6 @@ def test_tritons_stream_answers_all_and_a_sequence_in_its_order(service: Process
     assert "model 'nobody' is not served here" in error
 
 
-def test_tritons_awaited_client_gets_the_same(service: Process, triton: dict[str, Any]) -> None:
-    expected = native(service)
-    assert triton["aio"] == {"ready": True, "infer": [expected] * 3, "stream": [expected] * 3}
-
-
 def test_kserves_client_gets_the_native_answer(service: Process) -> None:
     found, expected = told(service, "kserve_program", "kserve"), native(service)
     del expected["label"]

@@ -3,12 +3,10 @@
 It takes the server's address, and prints what the clients got as JSON.
 """
 
-import asyncio
 import json
 import queue
 import sys
 import warnings
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,6 @@ import numpy as np
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import tritonclient.grpc as triton
-    import tritonclient.grpc.aio as triton_aio
     from tritonclient.utils import InferenceServerException
 
 NAMES = ["spike_counts", "probabilities", "class_index", "label", "synaptic_operations"]
@@ -105,29 +102,9 @@ def streaming(client: Any) -> list[Any]:
     return found
 
 
-async def asynchronous(address: str) -> dict[str, Any]:
-    """Ask the awaited client, alone and by a stream."""
-    async with triton_aio.InferenceServerClient(address) as client:
-        ready = await client.is_server_ready()
-        results = await asyncio.gather(*(client.infer("digits", [tensor(SAMPLES)]) for _ in range(3)))
-
-        async def requests() -> AsyncIterator[dict[str, Any]]:
-            for number in range(3):
-                yield {"model_name": "digits", "inputs": [tensor(SAMPLES)], "request_id": str(number)}
-
-        streamed = [each async for each in client.stream_infer(requests())]
-    assert [error for _, error in streamed] == [None, None, None]
-    return {
-        "ready": ready,
-        "infer": [values_of(each) for each in results],
-        "stream": [values_of(result) for result, _ in streamed],
-    }
-
-
 def main(address: str) -> None:
     with triton.InferenceServerClient(address) as client:
         told = {"blocking": blocking(client), "stream": streaming(client)}
-    told["aio"] = asyncio.run(asynchronous(address))
     print(json.dumps(told))
 
 

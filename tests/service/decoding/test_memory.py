@@ -7,7 +7,6 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,12 @@ import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from starlette.types import Message, Receive, Scope, Send
 
-from spikeserve.service.app import create_app
 from spikeserve.service.errors import Overloaded
-from spikeserve.service.http.access import Access
-from spikeserve.service.http.requests import EXCHANGE, RequestMiddleware
 from spikeserve.service.inference.decoding import numbers
-from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, BodyLimits
+from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.decoding.numbers import LONG_ARRAY, SLICE_BYTES
-from spikeserve.service.settings import Settings
-from tests.inside import Inside
 from tests.service.asgi import LEFT, slow, started
 from tests.service.infer_requests import INFER, request
 from tests.service.sockets import connect, read_all, read_answer
@@ -66,54 +59,6 @@ def test_a_body_too_many_is_refused_before_it_is_read_and_small_ones_are_answere
             "the bodies and answers of all requests in progress would have %d bytes with this one, expected at most %d"
         )
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": sentence % (together, MOST)}
-
-
-async def answered(scope: Scope, _: Receive, __: Send) -> None:
-    await scope[EXCHANGE].body.read()
-
-
-async def failed(scope: Scope, receive: Receive, send: Send) -> None:
-    await answered(scope, receive, send)
-    raise RuntimeError
-
-
-async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
-    await answered(scope, receive, send)
-    raise asyncio.CancelledError
-
-
-@pytest.mark.parametrize("app", [answered, failed, cancelled], ids=lambda app: str(app.__name__))
-@pytest.mark.parametrize("header", [(b"content-length", b"%d" % LONG), (b"transfer-encoding", b"chunked")])
-@pytest.mark.parametrize("last", [{"type": "http.request", "body": b"x" * LONG}, {"type": "http.disconnect"}])
-def test_what_a_request_held_is_given_back_however_it_ends(
-    repository: Path, app: Callable[..., Coroutine[Any, Any, None]], header: tuple[bytes, bytes], last: Message
-) -> None:
-    messages = [{"type": "http.request", "body": b"", "more_body": True}, last]
-    services = Inside(create_app(Settings(repository=repository))).services
-
-    async def receive() -> Message:
-        return messages.pop(0)
-
-    async def send(_: Message) -> None:
-        assert app is failed  # a 500
-
-    held: list[int] = []
-
-    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await app(scope, receive, send)
-        finally:
-            held.append(budget.reserved)
-
-    budget, who = MemoryBudget(MOST), Access(services.keys, services.settings)
-    middleware = RequestMiddleware(noting, who, services.metrics, services.catalog, BodyLimits(LONG, 60, budget))
-    try:
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": [header], "query_string": b""}
-        asyncio.run(middleware(scope, receive, send))
-    except asyncio.CancelledError:
-        assert app is cancelled
-    assert held == [LONG if "body" in last else 0]
-    assert budget.reserved == 0
 
 
 async def test_what_a_packed_body_holds_once_it_is_unpacked_counts_too(repository: Path) -> None:

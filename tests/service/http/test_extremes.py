@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -14,7 +13,6 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.messages import StreamOptions
-from spikeserve.service.inference.sessions.session import SessionState
 from tests.bundles import publish, published
 from tests.inside import Inside
 from tests.networks import network_of, toy
@@ -146,32 +144,3 @@ def test_a_state_that_is_cut_longer_or_changed_is_refused_or_read(client: TestCl
                 assert not secret or content == whole
                 assert (carried.decayed >= 0).all()
                 blobs.write(model, carried)  # what is read can be written again
-
-
-def test_a_state_of_the_first_version_is_read_and_has_no_late_events(client: TestClient) -> None:
-    model, blobs = Inside(client.app).model("pairs"), Blobs(b"")
-    now = blobs.read(model, base64.b64encode(state_of(client)).decode())
-    content = base64.b64decode(
-        blobs.write(model, SessionState(now.state, 1, 2000, now.counts, np.array([0.5, 1.0]), 7))
-    )
-    late = slice(28 + 2 * 8, 28 + 3 * 8)  # behind the header and two scores
-    assert content[late] == (7).to_bytes(8, "little")
-    first = content[:4] + b"\x01" + content[5 : late.start] + content[late.stop :]
-    found = blobs.read(model, base64.b64encode(first).decode())
-    assert (found.number, found.start, found.decayed.tolist(), found.late) == (1, 2000, [0.5, 1.0], 0)
-
-
-def test_a_state_that_is_cut_is_refused_by_every_way_in(client: TestClient) -> None:
-    whole = state_of(client)
-    for end in [*range(0, 60), *range(60, len(whole), 23)]:
-        text = base64.b64encode(whole[:end]).decode()
-        message = json.dumps({"type": "state", "state": text})
-        line = told(client.post("/models/pairs/stream", content=message, headers={"content-type": STREAM}))
-        assert line["error"].startswith("state: ")
-        with client.websocket_connect("/models/pairs/stream") as socket:
-            socket.send_text(message)
-            assert [socket.receive_json()["type"] for _ in range(2)] == ["state", "error"]
-        parameters = {"sequence_id": 1, "sequence_start": True, "sequence_end": True, "sequence_state": text}
-        answer = client.post("/v2/models/pairs/infer", content=request(parameters=json.dumps(parameters)))
-        assert answer.status_code == 400
-        assert answer.json()["error"].startswith("state: ")

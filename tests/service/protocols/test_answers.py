@@ -13,7 +13,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.errors import TooLarge
-from spikeserve.service.inference.decoding.pieces import PIECE_BYTES, PIECE_VALUES, joined, json_fragments
+from spikeserve.service.inference.decoding.pieces import PIECE_VALUES, joined, json_fragments
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import network_of, task, toy
@@ -93,43 +93,6 @@ def test_a_model_whose_answer_for_one_sample_is_too_long_is_not_loaded(repositor
 def test_a_model_is_described_with_as_many_samples_as_an_answer_may_have(repository: Path) -> None:
     settings = Settings(repository=repository, **answers_of(ENVELOPE + 5 * SAMPLE + SAMPLE // 2))
     assert loaded(settings).limits.max_request_samples == 5
-
-
-@pytest.mark.parametrize("path", ["/predict", INFER])
-def test_a_long_answer_is_what_short_ones_are(tmp_path: Path, path: str) -> None:
-    # 3,000 classes: each sample of 78 bytes a class is longer than a piece, and so is an output of 100 samples.
-    publish(tmp_path, wide(3000))
-    values = [[index / 8] for index in range(20)]
-
-    def asked(samples: list[list[float]]) -> dict[str, Any]:
-        return {"inputs": samples} if path == "/predict" else request(samples)
-
-    with serving(tmp_path) as client:
-        whole = client.post(path, json=asked(values), headers={"Accept-Encoding": "identity"})
-        alone = [client.post(path, json=asked([value])).json() for value in values]
-    if path == "/predict":
-        assert whole.json()["predictions"] == [each["predictions"][0] for each in alone]
-    else:
-        for index, output in enumerate(whole.json()["outputs"]):
-            assert output["data"] == [value for each in alone for value in each["outputs"][index]["data"]]
-    assert int(whole.headers["content-length"]) == len(whole.content) > 2 * PIECE_BYTES
-
-
-def test_rasters_and_membranes_of_long_answers_are_those_of_each_sample(repository: Path) -> None:
-    # 700 steps of two neurons: 46 kB of membranes and 22 kB of spikes for a sample.
-    body = {"time_steps": 700, "return": ["raster", "membrane", "spikes_per_node"]}
-    samples = [[1.5, 0.25], [0.5, 9.0], [10.0, 10.0]]
-    with serving(repository) as client:
-        whole = client.post("/predict", json=body | {"inputs": samples}).json()["predictions"]
-        short = [client.post("/predict", json=body | {"inputs": [sample], "time_steps": 5}) for sample in samples]
-    for prediction, first in zip(whole, short, strict=True):
-        (few,) = first.json()["predictions"]
-        assert len(prediction["membrane"]["out"]) == 700
-        assert prediction["membrane"]["out"][:5] == few["membrane"]["out"]
-        spikes = list(zip(prediction["raster"]["out"]["t"], prediction["raster"]["out"]["unit"], strict=True))
-        early = list(zip(few["raster"]["out"]["t"], few["raster"]["out"]["unit"], strict=True))
-        assert [spike for spike in spikes if spike[0] < 5] == early
-        assert len(spikes) == prediction["spikes_per_node"]["out"] == sum(prediction["spike_counts"])
 
 
 def test_no_fragment_is_made_of_more_values_than_a_slice_has() -> None:

@@ -1,7 +1,6 @@
 """Other people's clients, against a service in a process of its own."""
 
 import asyncio
-import json
 import warnings
 from collections.abc import Iterator
 from itertools import product
@@ -107,23 +106,6 @@ def test_tritons_client_reads_health_metadata_and_configuration(client: Any) -> 
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
     assert client.get_model_metadata("digits")["inputs"] == [{"name": "inputs", "datatype": "FP32", "shape": [-1, 64]}]
     assert client.get_model_config("digits", "1")["input"][0]["dims"] == [64]
-
-
-def test_tritons_client_reads_the_values_of_a_regression_their_names_and_units(client: Any) -> None:
-    # A Linear that passes both on, and takes 1 from the second.
-    result = client.infer("regression", [triton_input(np.array([[0.25, 3.0]], np.float32), binary=True)])
-    assert result.as_numpy("values").tolist() == [[0.25, 2.0]]
-    assert result.as_numpy("values").dtype == np.float32
-    outputs = [output["name"] for output in client.get_model_metadata("regression")["outputs"]]
-    assert outputs == ["values", "spike_counts", "synaptic_operations"]
-    parameters = client.get_model_config("regression")["parameters"]
-    assert parameters["scores"] == {"string_value": "values"}
-    assert json.loads(parameters["names"]["string_value"]) == ["angle", "speed"]
-    assert json.loads(parameters["units"]["string_value"]) == ["rad", "m/s"]
-    asked = [triton.InferRequestedOutput("values", class_count=2)]
-    sentence = r"outputs\[0\].parameters.classification is 2, but the model gives values and no classes"
-    with pytest.raises(InferenceServerException, match=sentence):
-        client.infer("regression", [triton_input(np.zeros((1, 2), np.float32), binary=True)], outputs=asked)
 
 
 def test_tritons_client_shows_our_sentence(client: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Price
-from tests.service.asgi import LEFT, Client, busy, metric, settled, slow, started
+from tests.service.asgi import LEFT, Client, busy, metric, settled
 from tests.service.infer_requests import HEADER, INFER, asked, outputs, request
 
 # Decay 0.5, threshold 1, three steps: 0.6 charges 0.60, 0.90, 1.05, one spike; 2 fires at each step, as 3 does.
@@ -85,27 +85,6 @@ PADDING = " " * SMALL_BODY  # after the JSON of a body that shall be long
 
 async def post(client: Client, text: str) -> Any:
     return await client.call("POST", INFER, text.encode(), {}, asyncio.Event())
-
-
-async def test_a_timeout_counts_in_a_body_that_a_worker_reads(repository: Path) -> None:
-    # A tenth of a second by its body and ten minutes by the server: who answers within one was told by the body.
-    async with started(repository, threads=2, max_batch=1, request_timeout_ms=600_000) as client:
-        held = slow(client.model())
-        late = asyncio.create_task(post(client, json.dumps(asked(timeout=10**5)) + PADDING))
-        try:
-            async with asyncio.timeout(60):
-                assert ((await late).status, (await late).json) == (504, LATE)
-        finally:
-            held.go_on.release(2)
-
-
-async def test_a_timeout_of_none_or_long_is_answered(repository: Path) -> None:
-    async with started(repository) as client:
-        slow(client.model()).go_on.release(2)
-        for timeout in (0, 2**63 - 1):
-            assert (await client.post(asked(timeout=timeout), INFER)).status == 200
-        answer = await client.post(asked(timeout=2**63), INFER)
-        assert (answer.status, "parameters.timeout is" in answer.json["error"]) == (400, True)
 
 
 @pytest.mark.parametrize("path", ["/predict", INFER])
