@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from benchmarks.training.ours import module_of
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Input, Readout
-from spikeserve.models.spec.nodes import ALIF, LIF, Conv1d, Conv2d, CubaLIF, Delay, Scale
-from spikeserve.models.spec.rules import Reset
+from spikeserve.models.spec.nodes import Delay, Scale
 from spikeserve.training.config import NetworkConfig, Surrogate
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import Architecture, build_architecture
@@ -29,99 +28,63 @@ def built(text: str, declared: Input = IMAGE, **config: Any) -> Architecture:
     return build_architecture(NetworkConfig(architecture=text, **config), declared, ("a", "b"), 4)
 
 
+OVER_TIME = "Flatten Delay Linear LIF Delay Linear LIF Linear LIF"
+OWN_NEURONS = "16R:cubalif(syn_decay=0.25,decay=1e-3)-8:alif(adapt_gain=0.5,reset=value)"
+
+
 @pytest.mark.parametrize(
-    ("text", "config", "types"),
+    ("text", "config", "types", "says"),
     [
-        (*("12C5-MP2-6C3-AP2-FC20R", {}), "Conv2d LIF MaxPool2d Conv2d LIF AvgPool2d Flatten Linear LIF Linear LIF"),
-        ("none", {}, "Flatten Linear LIF"),
-        ("8", {"readout": Readout.MAX_MEMBRANE}, "Flatten Linear LIF Linear LI"),
-        ("8", {"readout": Readout.MEAN}, "Flatten Linear LIF Linear"),
-        ("8R", {"neuron": "CubaLIF", "readout": Readout.MAX_MEMBRANE}, "Flatten Linear CubaLIF Linear CubaLI"),
-        ("4C3-BN-DO0.25-AP2-D7-16-DO0.5", {}, "Conv2d LIF AvgPool2d Delay Flatten Linear LIF Linear LIF"),
+        (
+            "12C5-MP2-6C3-AP2-FC20R", {}, "Conv2d LIF MaxPool2d Conv2d LIF AvgPool2d Flatten Linear LIF Linear LIF",
+            {"nodes[0].out_channels": 12, "nodes[0].kernel_size": (5, 5), "nodes[0].padding": (2, 2),
+             "output_shapes['conv3']": (6, 4, 4), "nodes[8].recurrent.bias": False},
+        ),
+        ("none", {}, "Flatten Linear LIF", {}),
+        ("8", {"readout": Readout.MAX_MEMBRANE}, "Flatten Linear LIF Linear LI", {}),
+        ("8", {"readout": Readout.MEAN}, "Flatten Linear LIF Linear", {}),
+        ("8R", {"neuron": "CubaLIF", "readout": Readout.MAX_MEMBRANE}, "Flatten Linear CubaLIF Linear CubaLI",
+         {"nodes[2].syn_decay": 0.5}),
+        (
+            "4C3-BN-DO0.25-AP2-D7-16-DO0.5", {}, "Conv2d LIF AvgPool2d Delay Flatten Linear LIF Linear LIF",
+            {"training['conv1'].batch_norm": True, "training['neuron1'].dropout": 0.25,
+             "training['delay5'].longest_delay": 7, "training['neuron6'].dropout": 0.5},
+        ),
+        # (8 + 2*1 - 2*(3 - 1) - 1) // 2 + 1 = 3
+        ("4C3-8C3s2p1d2g4", {}, "Conv2d LIF Conv2d LIF Flatten Linear LIF",
+         {"nodes[2].stride": (2, 2), "nodes[2].padding": (1, 1), "nodes[2].dilation": (2, 2), "nodes[2].groups": 4,
+          "output_shapes['conv2']": (8, 3, 3)}),
+        ("6C5g3", {"declared": Input(shape=(3, 20))}, "Conv1d LIF Flatten Linear LIF",
+         {"nodes[0].kernel_size": 5, "nodes[0].padding": 2, "nodes[0].groups": 3}),
+        (
+            OWN_NEURONS, {"decay": 0.5}, "Flatten Linear CubaLIF Linear ALIF Linear LIF",
+            {"nodes[2].syn_decay": 0.25, "nodes[2].decay": 1e-3, "nodes[2].recurrent.bias": False,
+             "nodes[4].adapt_gain": 0.5, "nodes[4].reset": "value", "nodes[4].decay": 0.5},
+        ),
+        # A layer over time is a delay of taps and a connection.
+        (
+            "6T3d2-BN-4T2R", {}, OVER_TIME,
+            {"nodes[1].taps": (0, 2, 4), "nodes[4].taps": (0, 1), "tensor_shapes['dense1.weight']": (6, 3 * 64),
+             "tensor_shapes['dense3.weight']": (4, 2 * 6), "training['dense1'].batch_norm": True},
+        ),
+        # Synapses with delays have taps at each step, and plain thresholds no memory.
+        (
+            "6S3Th-BN-4S2R:alif-8Th", {},
+            "Flatten Delay Linear Threshold Delay Linear ALIF Linear Threshold Linear LIF",
+            {"nodes[1].taps": (0, 1, 2), "nodes[4].taps": (0, 1), "tensor_shapes['dense1.weight']": (6, 3 * 64),
+             "training['dense1'].longest_delay": 2, "training['dense1'].batch_norm": True},
+        ),
+        # Learned parameters are one for each neuron, and one for a convolution.
+        ("4C3-16", {"learn": ("decay",)}, "Conv2d LIF Flatten Linear LIF Linear LIF",
+         {"nodes[1].decay": 0.75, "nodes[4].decay": "per_neuron", "training['neuron1'].learned": {"decay": 0.75}}),
     ],
-)
-def test_a_line_of_text_is_nodes(text: str, config: dict[str, Any], types: str) -> None:
-    assert " ".join(node.type for node in built(text, **config).spec.nodes) == types
-
-
-def test_the_short_form_reads_as_it_is_written() -> None:
-    spec = built("12C5-MP2-6C3-AP2-FC20R").spec
-    first, dense = spec.nodes[0], spec.nodes[8]
-    assert isinstance(first, Conv2d)
-    assert (first.out_channels, first.kernel_size, first.padding) == (12, (5, 5), (2, 2))
-    assert spec.output_shapes["conv3"] == (6, 4, 4)
-    assert isinstance(dense, LIF)
-    assert dense.recurrent is not None
-
-
-def test_a_readout_without_a_gradient_is_refused_before_any_training() -> None:
-    with pytest.raises(InvalidConfig, match="readout: is 'first_spike', which has no gradient to train by"):
-        built("8", readout=Readout.FIRST_SPIKE)
-
-
-def test_a_convolution_says_its_stride_padding_dilation_and_groups() -> None:
-    conv = built("4C3-8C3s2p1d2g4").spec.nodes[2]
-    assert isinstance(conv, Conv2d)
-    assert (conv.stride, conv.padding, conv.dilation, conv.groups) == ((2, 2), (1, 1), (2, 2), 4)
-    # (8 + 2*1 - 2*(3 - 1) - 1) // 2 + 1 = 3
-    assert built("4C3-8C3s2p1d2g4").spec.output_shapes["conv2"] == (8, 3, 3)
-
-
-def test_a_convolution_over_a_length_is_one_dimensional() -> None:
-    conv = built("6C5g3", Input(shape=(3, 20))).spec.nodes[0]
-    assert isinstance(conv, Conv1d)
-    assert (conv.kernel_size, conv.padding, conv.groups) == (5, 2, 3)
-
-
-def test_a_layer_says_its_own_neurons() -> None:
-    _, _, first, _, second, _, last = built(
-        "16R:cubalif(syn_decay=0.25,decay=1e-3)-8:alif(adapt_gain=0.5,reset=value)", decay=0.5
-    ).spec.nodes
-    assert isinstance(first, CubaLIF)
-    assert (first.syn_decay, first.decay, first.recurrent is not None) == (0.25, 1e-3, True)
-    assert isinstance(second, ALIF)
-    assert (second.adapt_gain, second.reset, second.decay) == (0.5, Reset.VALUE, 0.5)
-    assert isinstance(last, LIF)
-    cuba = built("8", neuron="CubaLIF").spec.nodes[2]
-    assert isinstance(cuba, CubaLIF)
-    assert cuba.syn_decay == 0.5
-
-
-def test_batch_norm_and_dropout_belong_to_the_layer_before_and_a_delay_is_a_node() -> None:
-    architecture = built("4C3-BN-DO0.25-AP2-D7-16-DO0.5")
-    assert architecture.training["conv1"].batch_norm
-    assert architecture.training["neuron1"].dropout == 0.25
-    assert architecture.training["delay5"].longest_delay == 7
-    assert architecture.training["neuron6"].dropout == 0.5
-
-
-def test_a_layer_over_time_is_a_delay_of_taps_and_a_connection() -> None:
-    architecture = built("6T3d2-BN-4T2R")
-    spec = architecture.spec
-    assert " ".join(node.type for node in spec.nodes) == "Flatten Delay Linear LIF Delay Linear LIF Linear LIF"
-    first, second = (node for node in spec.nodes if isinstance(node, Delay))
-    assert (first.taps, second.taps) == ((0, 2, 4), (0, 1))
-    assert spec.tensor_shapes["dense1.weight"] == (6, 3 * 64)
-    assert spec.tensor_shapes["dense3.weight"] == (4, 2 * 6)
-    assert architecture.training["dense1"].batch_norm
-
-
-def test_synapses_with_delays_have_taps_at_each_step_and_plain_thresholds_no_memory() -> None:
-    architecture = built("6S3Th-BN-4S2R:alif-8Th")
-    types = "Flatten Delay Linear Threshold Delay Linear ALIF Linear Threshold Linear LIF"
+)  # fmt: skip
+def test_a_line_of_text_is_nodes(text: str, config: dict[str, Any], types: str, says: dict[str, Any]) -> None:
+    architecture = built(text, **config)
     assert " ".join(node.type for node in architecture.spec.nodes) == types
-    assert [node.taps for node in architecture.spec.nodes if isinstance(node, Delay)] == [(0, 1, 2), (0, 1)]
-    assert architecture.spec.tensor_shapes["dense1.weight"] == (6, 3 * 64)
-    assert architecture.training["dense1"].longest_delay == 2
-    assert architecture.training["dense1"].batch_norm
-
-
-def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() -> None:
-    conv, dense = (built("4C3-16", learn=("decay",)).spec.nodes[place] for place in (1, 4))
-    assert isinstance(conv, LIF)
-    assert isinstance(dense, LIF)
-    assert (conv.decay, dense.decay) == (0.75, "per_neuron")
-    assert built("4C3-16", learn=("decay",)).training["neuron1"].learned == {"decay": 0.75}
+    for name, value in says.items():
+        place = architecture if name.startswith("training") else architecture.spec
+        assert eval(f"place.{name}", {"place": place}) == value, name  # noqa: S307  (names of our own)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +115,15 @@ def test_a_layer_that_is_none_or_does_not_fit_is_refused(architecture: str, sent
         built(architecture)
 
 
+def test_a_readout_without_a_gradient_is_refused_before_any_training() -> None:
+    with pytest.raises(InvalidConfig, match="readout: is 'first_spike', which has no gradient to train by"):
+        built("8", readout=Readout.FIRST_SPIKE)
+
+
 SURROGATE = SurrogateThreshold(Surrogate.SUPERSPIKE, 10.0)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(case=dyadic_cases())
 def test_a_training_network_gives_and_takes_what_any_stack_holds(case: Case) -> None:
     # Whatever is drawn: its tensors come back bit for bit, and its outputs are those of the reference engine.

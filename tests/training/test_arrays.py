@@ -1,13 +1,10 @@
 """A user's .npz or folder of arrays: splits and lengths of its own, groups that stay together, and what is refused."""
 
-import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from spikeserve.models.spec import Coding
@@ -296,40 +293,6 @@ def test_a_file_of_a_folder_is_named(tmp_path: Path, sample: NDArray[Any], said:
         load(DataConfig(dataset="arrays", folder=tmp_path), Coding.CURRENT)
     with pytest.raises(InvalidData, match=r"file: not given, and folder '.*absent' is not one; dataset 'arrays' needs"):
         load(DataConfig(dataset="arrays", folder=tmp_path / "absent"), Coding.CURRENT)
-
-
-def array(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
-    """Return an .npy that says `shape` and holds `data`."""
-    file = io.BytesIO()
-    npy.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})
-    return file.getvalue() + data
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (array((80, 16), b"\0" * 100), "cannot be read as an"),
-        (array((10**20, 4), b""), "cannot be read as an"),
-        (array((-1, 4), b""), "cannot be read as an"),
-        (
-            array((1,), b"", "|O"),
-            "it holds Python objects or none of NumPy's, expected numbers, or text|can't be memory-mapped: Python obj",
-        ),
-        (npy.magic(2, 0) + (2**31).to_bytes(4, "little"), "cannot be read as an"),
-        (npy.magic(1, 0) + (9000).to_bytes(2, "little") + b"(" * 9000, "cannot be read as an"),
-    ],
-)
-def test_an_array_that_lies_is_refused_in_an_npz_and_alone(tmp_path: Path, content: bytes, sentence: str) -> None:
-    with zipfile.ZipFile(tmp_path / "lies.npz", "w") as archive:
-        archive.writestr("x.npy", content)
-        archive.writestr("y.npy", array((2,), bytes(8)))
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    for path in (tmp_path / "a/lies.npy", tmp_path / "b/lies.npy"):
-        path.write_bytes(content)
-    for place in ({"file": tmp_path / "lies.npz"}, {"folder": tmp_path}):
-        with pytest.raises(InvalidData, match=sentence):
-            load(DataConfig(dataset="arrays", **place), Coding.DIRECT)
 
 
 @pytest.mark.parametrize(

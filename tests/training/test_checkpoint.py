@@ -3,7 +3,6 @@
 import argparse
 import functools
 import json
-import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from sinabs.layers import IAF
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.plugins.frameworks.entry import Weights
-from spikeserve.training.__main__ import app
 from spikeserve.training.errors import InvalidEntry
+from tests.training.command_line import training_here
 
 
 def network() -> nn.Sequential:
@@ -46,78 +43,72 @@ def prefixed(prefix: str, value: float = 0.5) -> dict[str, Tensor]:
     return {prefix + key: tensor for key, tensor in trained(value).items()}
 
 
-@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "net", "model"])
-def test_the_only_state_dict_of_a_file_is_found(tmp_path: Path, key: str) -> None:
-    optimiser = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
-    path = saved(tmp_path, {"epoch": 3, key: trained(), "optimizer_state_dict": optimiser, "acc": np.float64(0.9)})
-    assert loaded(path) == {0.5}
-
-
-def test_a_state_dict_among_several_is_chosen_by_a_map_or_asked_for(tmp_path: Path) -> None:
-    path = saved(tmp_path, {"net": trained(1.0), "net_ema": trained(2.0)})
-    told = (
-        r"holds 2 .*: 'net' \(4 tensors\), 'net_ema' \(4 tensors\); "
-        r"say which by --rename '\{\"net\.\*\": \"\*\", \"\*\": null\}'"
-    )
-    with pytest.raises(InvalidEntry, match=told):
-        loaded(path)
-    assert loaded(path, rename='{"net_ema.*": "*", "*": null}') == {2.0}
-    with pytest.raises(InvalidEntry, match=r"'nets\.\*' fits no key of the file; the keys are 'net\.fc1\.weight', "):
-        loaded(path, rename='{"nets.*": "*", "*": null}')
-
-
-@pytest.mark.parametrize("prefix", ["model.", "module.", "_orig_mod.", "module.net."])
-def test_a_prefix_is_found_where_it_gives_all_keys(tmp_path: Path, prefix: str) -> None:
-    assert loaded(saved(tmp_path, prefixed(prefix) | {"criterion.weight": torch.ones(2)})) == {0.5}
-    save_file(prefixed(prefix, 0.25), tmp_path / "w.safetensors")
-    assert loaded(tmp_path / "w.safetensors") == {0.25}
-
-
-def test_a_prefix_under_which_keys_are_missing_is_none(tmp_path: Path) -> None:
-    assert loaded(saved(tmp_path, prefixed("model.") | {"ema.fc1.weight": torch.ones(2, 3)})) == {0.5}
-
-
-def test_a_prefix_among_several_is_named_or_asked_for(tmp_path: Path) -> None:
-    path = saved(tmp_path, {"state_dict": prefixed("model.", 1.0) | prefixed("ema.", 2.0)})
-    with pytest.raises(InvalidEntry, match=r"under each of 'model\.', 'ema\.'; say which by --rename '\{\"model\."):
-        loaded(path)
-    assert loaded(path, rename='{"ema.*": "*", "*": null}') == {2.0}
-
-
-def test_keys_are_renamed_by_a_map_before_a_prefix_is_found(tmp_path: Path) -> None:
-    old = {key.replace("fc1", "layer.0").replace("fc2.", "head_"): tensor for key, tensor in prefixed("m.").items()}
-    path = saved(tmp_path, old | {"m.layer.1.running": torch.ones(1)})
-    rules = {"m.layer.0.*": "m.fc1.*", "*head_bias": "*fc2.bias", "m.head_weight": "m.fc2.weight", "*running": None}
-    (tmp_path / "map.json").write_text(json.dumps(rules))
-    assert loaded(path, rename=str(tmp_path / "map.json")) == loaded(path, rename=json.dumps(rules)) == {0.5}
+OPTIMISER = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+AVERAGED = {"net": trained(1.0), "net_ema": trained(2.0)}
+AVERAGE_BESIDE = {"state_dict": prefixed("model.", 1.0) | prefixed("ema.", 2.0)}
+OLD_NAMES = {key.replace("fc1", "layer.0").replace("fc2.", "head_"): value for key, value in prefixed("m.").items()}
+NEW_NAMES = {"m.layer.0.*": "m.fc1.*", "*head_bias": "*fc2.bias", "m.head_weight": "m.fc2.weight", "*running": None}
+OTHERS = {key: value for key, value in trained().items() if key != "fc1.weight"}
 
 
 @pytest.mark.parametrize(
-    ("rules", "sentence"),
+    ("content", "rename", "outcome"),
     [
-        ("{", "is not JSON"),
-        ("[]", "holds a list, expected an object of old and new keys"),
-        ('{"fc1.*": "x"}', r"'fc1\.\*' becomes \"x\", expected a key with as many \* as there"),
-        ('{"fc1.weight": 3}', "becomes 3, expected a key"),
-        ('{"fc3.bias": "x"}', r"'fc3\.bias' fits no key of the file; the keys are 'fc1\.weight', "),
-        ('{"fc1.bias": "fc2.bias"}', r"two keys of the file become 'fc2\.bias', the second of them 'fc2\.bias'"),
+        # The only state dict of a file, by any name.
+        *(
+            ({"epoch": 3, key: trained(), "optimizer_state_dict": OPTIMISER, "acc": np.float64(0.9)}, None, 0.5)
+            for key in ("model_state_dict", "state_dict", "net", "model")
+        ),
+        # One among several is chosen by a map, or asked for.
+        (
+            AVERAGED, None,
+            r"holds 2 .*: 'net' \(4 tensors\), 'net_ema' \(4 tensors\); "
+            r"say which by --rename '\{\"net\.\*\": \"\*\", \"\*\": null\}'",
+        ),
+        (AVERAGED, '{"net_ema.*": "*", "*": null}', 2.0),
+        (AVERAGED, '{"nets.*": "*", "*": null}',
+         r"'nets\.\*' fits no key of the file; the keys are 'net\.fc1\.weight', "),
+        # A prefix is found where it gives all keys, and among several asked for.
+        *(
+            (prefixed(prefix) | {"criterion.weight": torch.ones(2)}, None, 0.5)
+            for prefix in ("model.", "module.", "_orig_mod.", "module.net.")
+        ),
+        (prefixed("model.") | {"ema.fc1.weight": torch.ones(2, 3)}, None, 0.5),
+        (AVERAGE_BESIDE, None, r"under each of 'model\.', 'ema\.'; say which by --rename '\{\"model\."),
+        (AVERAGE_BESIDE, '{"ema.*": "*", "*": null}', 2.0),
+        # Keys are renamed by a map before a prefix is found.
+        (OLD_NAMES | {"m.layer.1.running": torch.ones(1)}, json.dumps(NEW_NAMES), 0.5),
+        (trained(), "{", "is not JSON"),
+        (trained(), "[]", "holds a list, expected an object of old and new keys"),
+        (trained(), '{"fc1.*": "x"}', r"'fc1\.\*' becomes \"x\", expected a key with as many \* as there"),
+        (trained(), '{"fc1.weight": 3}', "becomes 3, expected a key"),
+        (trained(), '{"fc3.bias": "x"}', r"'fc3\.bias' fits no key of the file; the keys are 'fc1\.weight', "),
+        (trained(), '{"fc1.bias": "fc2.bias"}', r"two keys of the file become 'fc2\.bias', the second of them 'fc2\.b"),
+        # Keys that do not fit are named.
+        (
+            OTHERS | {"fc_1.weight": torch.ones(2, 3), "fc2.weight": torch.ones(2, 5)}, None,
+            r"state-dict: '\S+w\.pt' does not fit the network: .*Missing key.*: \"fc1\.weight\"\. Unexpected key.*: "
+            r"\"fc_1\.weight\"\. size mismatch for fc2\.weight: .*\. A map of keys \(--rename\) can change names",
+        ),
+        # A file without tensors says what it holds.
+        ({}, None, "holds no tensors by name, but nothing"),
+        ({"log": {"loss": [0.5]}}, None, "holds no tensors by name, but 'log' .a dictionary wi"),
+        ([torch.ones(2)], None, "holds a list, expected a dictionary of tensors"),
     ],
-)
-def test_a_map_that_does_not_say_what_it_should_is_refused(tmp_path: Path, rules: str, sentence: str) -> None:
-    (tmp_path / "map.json").write_text(rules)
-    with pytest.raises(InvalidEntry, match=sentence):
-        loaded(saved(tmp_path, trained()), rename=str(tmp_path / "map.json"))
-
-
-def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    found = trained() | {"fc_1.weight": torch.ones(2, 3), "fc2.weight": torch.ones(2, 5)}
-    del found["fc1.weight"]
-    told = (
-        r"state-dict: '\S+w\.pt' does not fit the network: .*Missing key.*: \"fc1\.weight\"\. Unexpected key.*: "
-        r"\"fc_1\.weight\"\. size mismatch for fc2\.weight: .*\. A map of keys \(--rename\) can change names"
-    )
-    with pytest.raises(InvalidEntry, match=told):
-        loaded(saved(tmp_path, found))
+)  # fmt: skip
+def test_weights_are_found_renamed_or_refused_by_name(
+    content: Any, rename: str | None, outcome: float | str, tmp_path: Path
+) -> None:
+    path, maps = saved(tmp_path, content), list[str | None]([rename])
+    if rename:
+        (tmp_path / "map.json").write_text(rename)
+        maps = [str(tmp_path / "map.json"), *[rename] * (len(rename) > 2)]  # in a file, and as it stands
+    for each in maps:
+        if isinstance(outcome, float):
+            assert loaded(path, rename=each) == {outcome}
+        else:
+            with pytest.raises(InvalidEntry, match=outcome):
+                loaded(path, rename=each)
 
 
 def test_membranes_that_sinabs_saved_with_the_weights_are_left_out(tmp_path: Path) -> None:
@@ -129,38 +120,22 @@ def test_membranes_that_sinabs_saved_with_the_weights_are_left_out(tmp_path: Pat
     assert fresh.state_dict()["1.v_mem"].shape == (0,)
 
 
-@pytest.mark.parametrize("found", [{}, {"epoch": 3}, {"log": {"loss": [0.5]}}])
-def test_a_file_without_tensors_says_what_it_holds(tmp_path: Path, found: dict[str, Any]) -> None:
-    with pytest.raises(
-        InvalidEntry, match=r"holds no tensors by name, but (nothing|'epoch' .int.|'log' .a dictionary wi)"
-    ):
-        loaded(saved(tmp_path, found))
-
-
-def test_import_and_verify_take_a_checkpoint_and_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
-    (tmp_path / "kept_net.py").write_text(
-        "import snntorch\nfrom torch import nn\n\n"
-        "def factory():\n    return nn.Sequential(nn.Linear(3, 2, bias=False), snntorch.Leaky(0.5, init_hidden=True))\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    own = __import__("kept_net").factory().state_dict()
-    own["0.weight"] = torch.tensor([[1.0, 0.5, 0.25], [0.5, 0.25, 1.0]])
-    found = {f"model.{key}": tensor for key, tensor in own.items()}
-    found["model.fc.weight"] = found.pop("model.0.weight")
-    saved(tmp_path, {"best": found, "last": dict(found)})
-    keys = ("--state-dict", "w.pt", "--rename", '{"best.model.fc.*": "0.*", "best.model.*": "*", "*": null}')
+def test_import_and_verify_take_a_checkpoint_and_its_keys(tmp_path: Path) -> None:
+    (tmp_path / "own_net.py").write_text("from torch import nn\n\ndef factory():\n    return nn.Linear(3, 2)\n")
+    own = {"best": {"model.fc.weight": torch.ones(2, 3), "model.fc.bias": torch.ones(2)}, "last": trained()}
+    saved(tmp_path, own)
+    keys = ("--state-dict", "w.pt", "--rename", '{"best.model.fc.*": "*", "*": null}')
     place = ("--input-shape", "3", "--time-steps", "8", "--repository", "r", "--name", "m")
-    outcome = CliRunner().invoke(app, ["import", "snntorch", "kept_net:factory", *place, *keys], catch_exceptions=False)
-    assert outcome.exit_code == 0, outcome.output
-    weights = ModelRepository(tmp_path / "r").read("m").network.tensors["linear_0.weight"]
-    assert weights.tolist() == own["0.weight"].tolist()
-    against = ["verify", "r/m/1", "--against", "snntorch:kept_net:factory"]
-    outcome = CliRunner().invoke(app, [*against, *keys], catch_exceptions=False)
-    assert (outcome.exit_code, "0 of 256 neuron-steps differ" in outcome.output) == (0, True)
-    with pytest.raises(InvalidEntry, match=r"rename: it is 'map\.json', but there is no --state-dict whose keys it is"):
-        CliRunner().invoke(app, [*against, "--rename", "map.json"], catch_exceptions=False)
+    against = ("verify", "r/m/1", "--against", "torch:own_net:factory")
+    done = training_here("import", "torch", "own_net:factory", *place, *keys, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all((values == 1).all() for values in ModelRepository(tmp_path / "r").read("m").network.tensors.values())
+    assert (
+        training_here(*against, *keys, cwd=tmp_path).returncode,
+        training_here(*against, cwd=tmp_path).returncode,
+    ) == (0, 1)
+    done = training_here(*against, "--rename", "map.json", cwd=tmp_path)
+    assert "rename: it is 'map.json', but there is no --state-dict whose keys it is" in done.stderr
 
 
 RAN: list[str] = []  # what code of a file has run
@@ -207,29 +182,3 @@ def test_a_lightning_checkpoint_is_read_whatever_classes_stand_in_its_hyper_para
     assert RAN == []
     torch.load(tmp_path / "w.pt", weights_only=False)  # the same file, read as any pickle, does run
     assert sorted(RAN) == ["reduce", "setstate"]
-
-
-def test_a_whole_module_and_what_is_no_file_of_weights_are_refused_with_what_to_save(tmp_path: Path) -> None:
-    with pytest.raises(InvalidEntry, match=r"tensors alone: it holds .*Sequential'.*save the network's state_dict\(\)"):
-        loaded(saved(tmp_path, network()))
-    (tmp_path / "text.pt").write_text("no weights")
-    with pytest.raises(InvalidEntry, match="cannot be read as tensors alone"):
-        loaded(tmp_path / "text.pt")
-    torch.save({"net": trained(), "acc": np.float64(0.5)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(InvalidEntry, match=r"tensors alone: it holds 'numpy\S+scalar'; save the network's state_dict"):
-        loaded(tmp_path / "old.pt")
-    with pytest.raises(InvalidEntry, match="holds a list, expected a dictionary of tensors"):
-        loaded(saved(tmp_path, [torch.ones(2)]))
-
-
-def test_a_damaged_file_is_refused_in_a_sentence_wherever_it_is_damaged(tmp_path: Path) -> None:
-    whole = saved(tmp_path, {"state_dict": trained(), "own": Own()}).read_bytes()
-    rng = np.random.default_rng(0)
-    for place in rng.integers(0, len(whole), 60):
-        damaged = bytearray(whole)
-        damaged[place] ^= 0xFF
-        (tmp_path / "damaged.pt").write_bytes(damaged)
-        try:
-            loaded(tmp_path / "damaged.pt")
-        except InvalidEntry as refused:
-            assert str(refused).startswith("state-dict: ")  # noqa: PT017  (some bytes change nothing that is read)

@@ -5,20 +5,18 @@ Small data: which weights are taken, what is held out, and what is said of it.
 
 import json
 import re
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.training.ours import module_of
-from spikeserve.models.spec import Coding, Input, Readout
+from spikeserve.models.spec import Coding, Input
 from spikeserve.training.config import (
-    AUTO,
     AugmentConfig,
     DataConfig,
-    NetworkConfig,
-    OptimisationConfig,
-    Surrogate,
     TrainingConfig,
 )
 from spikeserve.training.data.dataset import Dataset
@@ -29,155 +27,121 @@ from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.loop import fit, validate
 from spikeserve.training.report.evaluate import Evaluation
 from tests.training.command_line import training_here
+from tests.training.conftest import changed
 
-IMAGE, SEQUENCE = (3200, 1, 8, 8), (3200, 20, 12)  # shapes of training samples
+SEQUENCE, LONG = (3200, 20, 12), (3200, 256, 12)  # shapes of training samples
+SPIKES, CURRENT = {"coding": "spikes"}, {"coding": "current"}
+OVER_TIME = "64T9-BN-64T9d4-BN-64T9d16-BN"
+SHIFTED = "augment.shift"
+READ_BY_RATE = {
+    "network.readout": "mean", "weight_decay": 0.01, "firing_rates": (0.01, 0.06), "optimisation.surrogate": "arctan",
+    "optimisation.slope": 2, "optimisation.rate_penalty": 50,
+}  # fmt: skip
+READ_BY_MEMBRANE = {
+    "network.readout": "mean_membrane", "weight_decay": 0.001, "firing_rates": (0.01, 0.15),
+    "optimisation.rate_penalty": 2,
+}  # fmt: skip
+
+
+def updates(batch_size: int, epochs: int) -> dict[str, Any]:
+    return {"optimisation.batch_size": batch_size, "optimisation.epochs": epochs}
+
+
+def architecture(text: str) -> dict[str, Any]:
+    return {"network.architecture": text}
 
 
 @pytest.mark.parametrize(
-    ("network", "temporal"),
+    ("typed", "samples", "taken"),
     [
-        (NetworkConfig(), False),
-        (NetworkConfig(coding=Coding.RATE), False),
-        (NetworkConfig(coding=Coding.SPIKES), True),
-        (NetworkConfig(coding=Coding.CURRENT), True),
-        (NetworkConfig(architecture="8C3-16R"), True),
-        (NetworkConfig(architecture="8C3-16"), False),
+        # A network is of sequences by its values per step, or by a recurrent layer.
+        ({}, (3200, 1, 8, 8), {"network.temporal": False, "network.readout": "spike_count"}),
+        ({"network": {"coding": "rate"}}, (3200, 1, 8, 8), {"network.temporal": False}),
+        ({"network": {"architecture": "8C3-16"}}, (3200, 1, 8, 8), {"network.temporal": False}),
+        ({"network": {"architecture": "8C3-16R"}}, (3200, 1, 8, 8), {"network.temporal": True}),
+        ({"network": CURRENT}, SEQUENCE, {"network.temporal": True}),
+        ({"network": SPIKES}, SEQUENCE, {"network.temporal": True, "network.readout": "mean_membrane"}),
+        ({"network": SPIKES}, SEQUENCE, {"optimisation.surrogate": "superspike"}),
+        ({"network": SPIKES, "optimisation": {"surrogate": "arctan"}}, SEQUENCE, {"optimisation.surrogate": "arctan"}),
+        # The samples choose the architecture.
+        ({}, (3200, 1, 8, 8), architecture("32C3-AP2-64C3-AP2-64")),
+        ({}, (3200, 1, 3, 8), architecture("256")),  # no two pools fit
+        ({}, (3200, 8, 8), architecture("256")),
+        ({}, (3200, 64), architecture("256")),
+        ({"network": CURRENT}, (3200, 24, 1), architecture("128R")),  # short
+        ({"network": SPIKES}, (3200, 100, 2, 34, 34), architecture("128R")),  # pictures
+        ({"network": SPIKES}, (3200, 100, 64), architecture("64T9-BN-64T9d2-BN-64T9d4-BN")),  # of 57 steps in the end
+        ({"network": SPIKES}, LONG, architecture(OVER_TIME)),  # of 169 steps
+        ({"network": CURRENT}, (3200, 100_000, 1), architecture(OVER_TIME)),
+        ({"network": SPIKES | {"architecture": "16"}}, LONG, architecture("16")),
+        # A small set has a thousand updates.
+        ({}, (5, 4), updates(2, 334)),  # 2, 2 and 1 sample: three batches
+        ({}, (45, 4), updates(12, 250)),  # a quarter, rounded up: four batches
+        ({}, (255, 4), updates(64, 250)),
+        ({}, (256, 4), updates(64, 125)),  # half as many updates, of batches of 64
+        ({}, (1000, 4), updates(64, 40)),
+        ({}, (50_000, 4), updates(64, 40)),  # 782 batches: 40 epochs are enough
+        ({"optimisation": {"epochs": 3}}, (45, 4), updates(12, 3)),
+        ({"optimisation": {"batch_size": 64}}, (45, 4), updates(64, 1000)),  # an epoch is one update
+        # Small sets of sequences have a lower learning rate.
+        ({}, (255, 4), {"optimisation.learning_rate": 2e-3}),
+        ({"network": CURRENT | {"architecture": "128R"}}, (255, 20, 2), {"optimisation.learning_rate": 5e-3}),
+        ({"network": CURRENT | {"architecture": "128R"}}, (256, 20, 2), {"optimisation.learning_rate": 2e-2}),
+        ({"network": CURRENT | {"architecture": "64T9-BN"}}, (256, 20, 2), {"optimisation.learning_rate": 5e-3}),
+        # Large images are shifted in training.
+        ({}, (3200, 1, 28, 28), {SHIFTED: 2}),
+        ({"network": {"coding": "rate"}}, (3200, 3, 16, 16), {SHIFTED: 2}),
+        ({}, (3200, 1, 8, 28), {SHIFTED: 0}),  # two pixels would be a quarter of its height
+        ({}, (3200, 784), {SHIFTED: 0}),
+        ({"network": SPIKES}, (3200, 10, 2, 34, 34), {SHIFTED: 0}),
+        ({"augment": {"shift": 0}}, (3200, 1, 28, 28), {SHIFTED: 0}),
+        # The firing rates of plain thresholds are read, and their surrogate is wide.
+        *(
+            ({"network": SPIKES | {"architecture": layer}}, LONG, READ_BY_RATE)
+            for layer in ("64T9Th", "64T9d2Th-BN", "64T9Th-BN-DO0.2-8Th")
+        ),
+        *(
+            ({"network": SPIKES | {"architecture": layer}}, LONG, READ_BY_MEMBRANE)
+            for layer in ("64T9Th-8R", "64T9d2Th-BN-8R", "32S10Th")
+        ),
+        (
+            {"network": SPIKES | {"architecture": "64T9Th"}, "optimisation": {"slope": 10}},
+            LONG,
+            {"optimisation.surrogate": "arctan", "optimisation.slope": 10},
+        ),
+        # Convolutions over the time of spikes are trained on varied samples.
+        (
+            {"network": SPIKES},
+            LONG,
+            {"augment.event_drop": 0.2, "augment.time_shift": 8, "optimisation.label_smoothing": 0.1},
+        ),
+        ({"network": SPIKES, "augment": {"time_shift": 1}}, LONG, {"augment.event_drop": 0.2, "augment.time_shift": 1}),
+        ({"network": SPIKES}, SEQUENCE, {"augment": AugmentConfig(), "optimisation.label_smoothing": 0.0}),
+        ({"network": CURRENT}, LONG, {"augment": AugmentConfig(), "optimisation.label_smoothing": 0.0}),
+        # A file says by its decay how those of a sequence start.
+        ({"network": SPIKES | {"decay": 0.9}}, SEQUENCE, {"network.decay": 0.9}),
+        ({"network": SPIKES}, SEQUENCE, {"network.decay": None}),
     ],
 )
-def test_values_per_step_and_recurrent_layers_make_a_network_temporal(network: NetworkConfig, temporal: bool) -> None:
-    assert network.temporal is temporal
-
-
-def test_a_sequence_takes_the_defaults_of_sequences_but_for_what_was_given() -> None:
-    given = TrainingConfig(
-        network=NetworkConfig(coding=Coding.SPIKES), optimisation=OptimisationConfig(surrogate=Surrogate.ARCTAN)
-    )
-    taken = given.for_data(SEQUENCE)
-    assert taken.network.architecture == "128R"
-    assert taken.network.readout is Readout.MEAN_MEMBRANE
-    assert taken.optimisation.surrogate is Surrogate.ARCTAN
-
-
-def test_an_image_keeps_the_plain_defaults() -> None:
-    taken, plain = TrainingConfig().for_data(IMAGE), TrainingConfig()
-    assert taken.network.architecture == "32C3-AP2-64C3-AP2-64"
-    assert taken.optimisation == plain.optimisation
-    assert taken.network.model_copy(update={"architecture": AUTO}) == plain.network
-
-
-def test_what_was_taken_is_written_and_read_again_without_a_second_choice(tmp_path: Path) -> None:
-    taken = TrainingConfig(network=NetworkConfig(coding=Coding.SPIKES, architecture="16")).for_data(SEQUENCE)
-    path = tmp_path / "config.toml"
-    taken.write(path)
-    assert TrainingConfig.read(path, {}).for_data(SEQUENCE) == taken
-
-
-@pytest.mark.parametrize(
-    ("samples", "batch_size", "epochs", "updates"),
-    [
-        (5, 2, 334, 1002),  # 2, 2 and 1 sample: three batches
-        (45, 12, 250, 1000),  # a quarter, rounded up: four batches
-        (255, 64, 250, 1000),
-        (256, 64, 125, 500),  # half as many updates, of batches of 64
-        (1000, 64, 40, 640),
-        (50_000, 64, 40, 31_280),  # 782 batches: 40 epochs are enough
-    ],
-)
-def test_a_small_set_has_a_thousand_updates(samples: int, batch_size: int, epochs: int, updates: int) -> None:
-    taken = TrainingConfig().for_data((samples, 4)).optimisation
-    assert (taken.batch_size, taken.epochs, taken.updates(samples)) == (batch_size, epochs, updates)
-
-
-def test_epochs_and_a_batch_size_that_were_given_stay() -> None:
-    given = TrainingConfig(optimisation=OptimisationConfig(epochs=3)).for_data((45, 4)).optimisation
-    assert (given.epochs, given.batch_size) == (3, 12)
-    # Batches of 64 have all 45 samples: an epoch is one update.
-    given = TrainingConfig(optimisation=OptimisationConfig(batch_size=64)).for_data((45, 4)).optimisation
-    assert (given.epochs, given.batch_size) == (1000, 64)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "samples", "rate"), [("128R", 255, 5e-3), ("128R", 256, 2e-2), ("64T9-BN", 256, 5e-3)]
-)
-def test_small_sets_of_sequences_have_a_lower_learning_rate(architecture: str, samples: int, rate: float) -> None:
-    sequences = TrainingConfig(network=NetworkConfig(coding=Coding.CURRENT, architecture=architecture))
-    assert sequences.for_data((samples, 20, 2)).optimisation.learning_rate == rate
-    assert TrainingConfig().for_data((samples, 4)).optimisation.learning_rate == 2e-3
-
-
-@pytest.mark.parametrize(
-    ("coding", "shape", "architecture"),
-    [
-        (Coding.DIRECT, (1, 8, 8), "32C3-AP2-64C3-AP2-64"),
-        (Coding.DIRECT, (1, 3, 8), "256"),  # no two pools fit
-        (Coding.DIRECT, (8, 8), "256"),
-        (Coding.DIRECT, (64,), "256"),
-        (Coding.CURRENT, (24, 1), "128R"),  # short
-        (Coding.SPIKES, (100, 2, 34, 34), "128R"),  # pictures
-        (Coding.SPIKES, (100, 64), "64T9-BN-64T9d2-BN-64T9d4-BN"),  # the last layer sees 57 steps
-        (Coding.SPIKES, (256, 12), "64T9-BN-64T9d4-BN-64T9d16-BN"),  # 169 steps
-        (Coding.CURRENT, (100_000, 1), "64T9-BN-64T9d4-BN-64T9d16-BN"),  # the same
-    ],
-)
-def test_the_samples_choose_the_architecture(coding: Coding, shape: tuple[int, ...], architecture: str) -> None:
-    taken = TrainingConfig(network=NetworkConfig(coding=coding)).for_data((3200, *shape)).network
-    assert taken.architecture == architecture
-    declared = Input(shape=shape[coding.per_step :])
-    assert build_architecture(taken, declared, ("a", "b"), shape[0] if coding.per_step else 8).spec.classes == 2
-    given = TrainingConfig(network=NetworkConfig(coding=coding, architecture="16"))
-    assert given.for_data((3200, *shape)).network.architecture == "16"
-
-
-@pytest.mark.parametrize(
-    ("coding", "shape", "shift"),
-    [
-        (Coding.DIRECT, (1, 28, 28), 2),
-        (Coding.RATE, (3, 16, 16), 2),
-        (Coding.DIRECT, (1, 8, 28), 0),  # two pixels would be a quarter of its height
-        (Coding.DIRECT, (784,), 0),
-        (Coding.SPIKES, (10, 2, 34, 34), 0),
-    ],
-)
-def test_large_images_are_shifted_in_training_by_default(coding: Coding, shape: tuple[int, ...], shift: int) -> None:
-    network = NetworkConfig(coding=coding)
-    assert TrainingConfig(network=network).for_data((3200, *shape)).augment.shift == shift
-    assert TrainingConfig(network=network, augment=AugmentConfig(shift=0)).for_data((3200, *shape)).augment.shift == 0
-
-
-@pytest.mark.parametrize("layer", ["64T9Th", "64T9d2Th-BN", "64T9Th-BN-DO0.2-8Th"])
-def test_the_firing_rates_of_plain_thresholds_are_read_and_their_surrogate_is_wide(layer: str) -> None:
-    network = NetworkConfig(coding=Coding.SPIKES, architecture=layer)
-    taken = TrainingConfig(network=network).for_data((3200, 256, 12))
-    assert (taken.network.readout, taken.weight_decay, taken.firing_rates) == (Readout.MEAN, 0.01, (0.01, 0.06))
-    fitting = taken.optimisation
-    assert (fitting.surrogate, fitting.slope, fitting.rate_penalty) == (Surrogate.ARCTAN, 2, 50)
-    own = TrainingConfig(network=network, optimisation=OptimisationConfig(slope=10)).for_data((3200, 256, 12))
-    assert (own.optimisation.surrogate, own.optimisation.slope) == (Surrogate.ARCTAN, 10)
-    for other in (f"{layer}-8R", "32S10Th"):
-        mixed = NetworkConfig(coding=Coding.SPIKES, architecture=other)
-        usual = TrainingConfig(network=mixed).for_data((3200, 256, 12))
-        assert (usual.network.readout, usual.weight_decay) == (Readout.MEAN_MEMBRANE, 0.001)
-        assert (usual.optimisation.rate_penalty, usual.firing_rates) == (2, (0.01, 0.15))
-
-
-def test_convolutions_over_the_time_of_spikes_are_trained_on_varied_samples() -> None:
-    spikes = NetworkConfig(coding=Coding.SPIKES)
-    whole = TrainingConfig(network=spikes).for_data((3200, 256, 12))
-    taken = whole.augment
-    assert (taken.event_drop, taken.time_shift, whole.optimisation.label_smoothing) == (0.2, 8, 0.1)
-    given = TrainingConfig(network=spikes, augment=AugmentConfig(time_shift=1)).for_data((3200, 256, 12)).augment
-    assert (given.event_drop, given.time_shift) == (0.2, 1)
-    for network, shape in [(spikes, SEQUENCE), (NetworkConfig(coding=Coding.CURRENT), (3200, 256, 12))]:
-        other = TrainingConfig(network=network).for_data(shape)
-        assert (other.augment, other.optimisation.label_smoothing) == (AugmentConfig(), 0.0)
+def test_the_samples_choose_what_nobody_typed(
+    typed: dict[str, Any], samples: tuple[int, ...], taken: dict[str, Any], tmp_path: Path
+) -> None:
+    chosen = TrainingConfig.read(None, typed).for_data(samples)
+    assert {name: attrgetter(name)(chosen) for name in taken} == taken
+    time = chosen.network.coding.per_step
+    steps, declared = samples[1] if time else 8, Input(shape=samples[1 + time :])
+    assert build_architecture(chosen.network, declared, ("a", "b"), steps).spec.classes == 2
+    # What was chosen is written, and read again without a second choice.
+    chosen.write(tmp_path / "config.toml")
+    assert TrainingConfig.read(tmp_path / "config.toml", {}).for_data(samples) == chosen
 
 
 def test_few_validation_samples_choose_no_epoch(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     # The best accuracy would be that of the first epoch that has it; 13 samples leave that to the last.
     assert len(data.validation) == 13
-    fitted = fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
-    assert fitted.best == fitted.epochs[-1]
-    assert not fitted.best.chooses
+    short = changed(config, network={"architecture": "8"})
+    fitted = fit(architecture_for(short, data), data, short, tmp_path / "checkpoint.pt")
+    assert (fitted.best, fitted.best.chooses) == (fitted.epochs[-1], False)
     assert validate(module_of(fitted.network), data.validation)[1] == fitted.best.validation_accuracy
 
 

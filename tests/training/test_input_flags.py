@@ -60,17 +60,13 @@ def input_fields(**flags: Any) -> dict[str, Any]:
     [
         ({"low": "x"}, "--low is 'x', expected one number; or one for each channel or value"),
         ({"low": "1,,2"}, "--low is '1,,2', expected one number"),
-        ({"high": "@nowhere.npy"}, "--high is '@nowhere.npy', which cannot be read: No such file or directory"),
-        ({"std": "1,0"}, "--std is 0, expected more than 0"),
         ({"std": "nan"}, "--std is nan, expected more than 0"),
-        ({"mean": "1,2", "std": "1,2,3"}, "--mean has 2 numbers and --std 3, expected as many of both, or one"),
         ({"input_shape": "2,x"}, "--input-shape is '2,x', expected sizes with commas between them, such as 2,34,34"),
         ({"speed": "1"}, "speed: extra inputs are not permitted, got '1'"),
         ({"events": "{"}, "--events is '{': Invalid JSON: EOF"),
         ({"events": "{}"}, "--events is '{}': step_us: field required"),
         ({"events": '{"step_us": 0, "sensor": [2]}'}, "step_us: input should be greater than or equal to 1, got 0"),
         ({"events": '{"step_us": 1, "sensor": [2], "speed": 1}'}, "speed: extra inputs are not permitted"),
-        ({"events": "@nowhere.json"}, "--events is '@nowhere.json', which cannot be read: No such file or directory"),
     ],
 )
 def test_flags_that_say_nothing_are_refused_in_a_sentence(flags: dict[str, str], sentence: str) -> None:
@@ -158,15 +154,12 @@ def test_without_a_name_the_importer_that_is_surest_of_the_file_takes_it(tmp_pat
     for source, may in ((other, "lava or nir"), ("nets:make", "anything")):
         with pytest.raises(InvalidInput, match=rf"'{source}' may be {may}, expected the name of its importer first: "):
             run(source, *rules)
-    result = CliRunner().invoke(app, ["check", "lava", "network.net"])
-    assert str(result.exception) == "check: this importer checks no file, expected one that does, such as nir"
 
 
 @pytest.mark.parametrize(
     ("words", "loads"),
     [
         ("import --help", set()),
-        ("import nir graph.nir --name x", {"h5py"}),  # whose rules are missing
         ("check graph.nir --dialect nir --dt 1 --reset zero", {"h5py"}),
     ],
 )

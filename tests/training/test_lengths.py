@@ -16,18 +16,14 @@ from spikeserve.models.engines import available, create
 from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.training.config import AugmentConfig, NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
-from spikeserve.training.data.augment import augment
 from spikeserve.training.data.dataset import Dataset, Split
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.fit.architecture import build_architecture
 from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.exact import round_to_grid
-from spikeserve.training.fit.initialise import initialise
-from spikeserve.training.fit.layers import Connection
 from spikeserve.training.fit.loop import fit, start
 from spikeserve.training.fit.losses import class_scores, readout_loss, spike_loss
 from spikeserve.training.fit.network import Activity, TrainingNetwork, forward
-from spikeserve.training.fit.operators import dense, own_steps
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 from spikeserve.training.publish.publish import publish_trained
 from spikeserve.training.report.evaluate import evaluate
@@ -71,17 +67,17 @@ def scores(passed: Activity, readout: Readout) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    "readout",
+    ("readout", "coding", "threshold"),
     [
-        Readout.SPIKE_COUNT,
-        Readout.MEAN_MEMBRANE,
-        Readout.LAST_MEMBRANE,
-        Readout.MAX_MEMBRANE,
-        Readout.MEAN,
-        Readout.LAST,
+        (Readout.SPIKE_COUNT, Coding.CURRENT, HardThreshold()),
+        (Readout.SPIKE_COUNT, Coding.SPIKES, SURROGATE),
+        (Readout.MEAN_MEMBRANE, Coding.CURRENT, SURROGATE),
+        (Readout.LAST_MEMBRANE, Coding.SPIKES, HardThreshold()),
+        (Readout.MAX_MEMBRANE, Coding.CURRENT, SURROGATE),
+        (Readout.MEAN, Coding.SPIKES, HardThreshold()),
+        (Readout.LAST, Coding.CURRENT, HardThreshold()),
     ],
 )
-@pytest.mark.parametrize(("coding", "threshold"), [(Coding.CURRENT, HardThreshold()), (Coding.SPIKES, SURROGATE)])
 def test_a_sample_is_answered_alone_as_if_padded(readout: Readout, coding: Coding, threshold: Threshold) -> None:
     module, whole = dyadic(PLAIN, coding, readout=readout), split(coding)
     together = forward(module, whole.samples, threshold, lengths=whole.lengths)
@@ -128,49 +124,6 @@ def test_the_gradient_of_a_padded_batch_is_the_mean_of_its_samples(readout: Read
         torch.testing.assert_close(value, mean, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_batch_norm_counts_no_padding_and_sends_it_no_current() -> None:
-    module, whole = dyadic("8-BN"), split()
-    connection = module.layers[0]
-    assert isinstance(connection, Connection)
-    assert connection.norm is not None
-    one_step = forward(module, whole.samples[:1, :1], SURROGATE)
-    assert torch.equal(one_step.output, forward(module.eval(), whole.samples[:1, :1], SURROGATE).output)
-    passed = forward(module.train(), whole.samples, SURROGATE, lengths=whole.lengths)
-    assert passed.lengths is not None
-    with torch.no_grad():
-        own = own_steps(passed.lengths, LONGEST)
-        currents = connection.connection(torch.from_numpy(whole.values))
-        sent = dense(connection(torch.from_numpy(whole.samples).swapaxes(0, 1), None, own))
-    torch.testing.assert_close(connection.norm.running_mean, 0.19 * currents.mean(dim=0))  # of two batches: 1 - 0.9**2
-    assert not sent[~own].any()
-    torch.testing.assert_close(sent[own].mean(dim=0), torch.zeros(8), rtol=0, atol=1e-6)
-    torch.testing.assert_close(sent[own].std(dim=0, correction=0), torch.ones(8), rtol=1e-3, atol=0)
-
-
-@pytest.mark.parametrize("temporal", [False, True])
-def test_fresh_weights_are_scaled_to_the_steps_that_count(temporal: bool) -> None:
-    # Half of the samples are one long, and their padding would drown what the others do.
-    rng = np.random.default_rng(1)
-    samples = rng.normal(0, 1, (64, 20, CHANNELS)).clip(-2, 2).astype(np.float32)
-    lengths = np.where(np.arange(64) % 2, 20, 1)
-    samples[lengths == 1, 1:] = 0
-    padded, cut = dyadic("32"), dyadic("32")
-    initialise(padded, samples, lengths, temporal=temporal)
-    initialise(cut, samples[lengths == 20], temporal=temporal)
-    weights = [next(module.parameters()).detach() for module in (padded, cut)]
-    assert float(weights[0].std() / weights[1].std()) == pytest.approx(1, abs=0.15)
-
-
-def test_augmentation_drops_a_span_of_a_samples_own_time() -> None:
-    samples, lengths = np.ones((400, 50, 1), np.float32), np.full(400, 5)
-    varied = augment(
-        samples, AugmentConfig(event_drop=1.0), np.random.default_rng(0), declared=Input(shape=(1,), low=0, high=1),
-        coding=Coding.SPIKES, lengths=lengths,
-    )  # fmt: skip
-    assert varied[:, 5:].all()
-    assert 0.3 < 1 - varied[:, :5].mean() < 0.7
-
-
 @pytest.mark.parametrize("lengths", [[1, 4], [0, 3], [1.0, 2.0], [1]])
 def test_a_loss_refuses_lengths_that_are_none(lengths: list[float]) -> None:
     with pytest.raises(InvalidData, match=r"lengths: are \[.*\], expected 2 whole numbers from 1 to 3"):
@@ -193,6 +146,7 @@ def test_padding_changes_no_fit(tmp_path: Path) -> None:
     config = TrainingConfig(
         network=NetworkConfig(architecture="8T3-BN-8R", coding=Coding.CURRENT),
         optimisation=OptimisationConfig(epochs=2, batch_size=16),
+        augment=AugmentConfig(event_drop=0.5),  # of the steps that count
     )
     declared = Input(shape=(CHANNELS,), low=-2.0, high=2.0)
     architecture = build_architecture(config.network, declared, ("a", "b", "c"), LONGEST)
@@ -219,7 +173,7 @@ def test_what_was_fitted_and_published_answers_each_sample_as_it_was_evaluated(t
     lengths, y = rng.integers(2, 12, 60), np.arange(60) % 2
     x = np.concatenate([rng.normal(2 * label - 1, 0.5, (length, 2)) for length, label in zip(lengths, y, strict=True)])
     np.savez(tmp_path / "mine.npz", x=x, lengths=lengths, y=y)
-    flags = ("--coding", "current", "--architecture", "16R", "--epochs", "20", "--repository", "repository")
+    flags = ("--coding", "current", "--architecture", "16R", "--epochs", "5", "--repository", "repository")
     fitted = training_here("fit", "--file", "mine.npz", *flags, cwd=tmp_path, plots=False)
     assert fitted.returncode == 0, fitted.stderr
     bundle = Bundle.read(tmp_path / "repository/mine/1")

@@ -176,32 +176,18 @@ def test_a_gradient_longer_than_1_is_cut_to_it(config: TrainingConfig, data: Dat
     assert norm == pytest.approx(1, rel=1e-3)
 
 
-def filled(module: TrainingNetwork, value: float) -> TrainingNetwork:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.fill_(value)
-    return module
-
-
-def value_of(module: torch.nn.Module) -> float:
-    values = torch.cat([parameter.detach().ravel() for parameter in module.parameters()])
-    assert (values == values[0]).all()
-    return float(values[0])
-
-
 def test_an_average_takes_the_first_weights_and_then_moves_towards_each_later_ones() -> None:
-    module = filled(
-        TrainingNetwork(build_architecture(NetworkConfig(architecture="3"), Input(shape=(2,)), ("a", "b"), 4)), 9.0
-    )
-    average = averaged(module, keep=0.25)
-    average.update_parameters(filled(module, 1.0))
-    assert value_of(average.module) == 1.0
-    average.update_parameters(filled(module, 12.0))  # keeps 2/11 of 1
-    assert value_of(average.module) == pytest.approx(2 / 11 + 12 * 9 / 11)
-    average.update_parameters(filled(module, 0.0))  # keeps 3/12
-    assert value_of(average.module) == pytest.approx(0.25 * (2 / 11 + 12 * 9 / 11))
-    average.update_parameters(filled(module, 8.0))  # and from here on a quarter
-    assert value_of(average.module) == pytest.approx(0.25**2 * (2 / 11 + 12 * 9 / 11) + 6)
+    module = TrainingNetwork(build_architecture(NetworkConfig(architecture="3"), Input(shape=(2,)), ("a", "b"), 4))
+    average, expected = averaged(module, keep=0.25), 0.0
+    # The second keeps 2/11, the third 3/12, and from there on each a quarter.
+    for value, keep in ((1.0, 0.0), (12.0, 2 / 11), (0.0, 0.25), (8.0, 0.25)):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(value)
+        average.update_parameters(module)
+        expected = keep * expected + (1 - keep) * value
+        for parameter in average.module.parameters():
+            assert parameter.flatten().tolist() == pytest.approx([expected] * parameter.numel())
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.9])

@@ -11,7 +11,7 @@ from spikeserve.models.coding.records import binner, make_records, times_of
 from spikeserve.models.spec import Coding, EventBinning, Origin
 from spikeserve.training.config import DataConfig
 from spikeserve.training.data.datasets import Dataset, load
-from spikeserve.training.data.neuromorphic import microseconds, read_gesture, read_heidelberg, read_nmnist
+from spikeserve.training.data.neuromorphic import microseconds, read_heidelberg, read_nmnist
 from spikeserve.training.errors import InvalidData
 from tests.contracts.datasets import KINDS, nmnist_event, write_heidelberg
 from tests.training.command_line import ROOT, training_here
@@ -55,33 +55,24 @@ def test_nmnist_keeps_its_test_split_in_steps_of_10_ms(tmp_path: Path) -> None:
 
 
 def test_a_gesture_is_read_in_milliseconds_from_its_start(tmp_path: Path) -> None:
-    for part, users in (("Train", 5), ("Test", 1)):
-        for user in range(users):
-            folder = tmp_path / "DVSGesture" / f"ibmGesture{part}" / f"user0{user}_led"
-            folder.mkdir(parents=True)
-            for gesture in (0, 1):
-                events = np.array([[10, 20, 1, 3], [127, 0, 0, 3 + 60 + gesture]], np.int64)  # x, y, p, ms
-                np.save(folder / f"{gesture}.npy", events)
-    recording = read_gesture(folder / "1.npy")
-    assert recording.t.tolist() == [0, 61_000]
-    assert recording.records["x"].tolist() == [10, 127]
-    assert recording.records["y"].tolist() == [20 + 2**15, 0]
-    data = read(tmp_path, "dvs-gesture", validation_share=0.2, downsample=4)
-    assert (len(data.training), len(data.validation), len(data.test)) == (8, 2, 2)
-    assert data.test.samples.shape == (2, 60, 2, 32, 32)  # the first 1.5 s in windows of 25 ms
-    assert np.argwhere(data.test.samples[0]).tolist() == [[0, 1, 5, 2], [2, 0, 0, 31]]
+    KINDS["gestures"].write(tmp_path)
+    data = read(tmp_path, "dvs-gesture", downsample=4)
+    # Gesture 7 of user 11, of events (70, 20, 1) at 3 ms and (70, 0, 0) at 279 ms: windows of 25 ms of the first 1.5 s.
+    assert np.argwhere(data.test.samples[3]).tolist() == [[0, 1, 5, 17], [11, 0, 0, 17]]
     assert data.declared.events == EventBinning(step_us=25_000, sensor=(128, 128), bin=4)
-    # The same gesture as records of any clock: units are (1 * 32 + 5) * 32 + 2 and 31.
-    records = make_records([10**6, 10**6 + 60_000], [10, 127], [20, 0], [1, 0])
+    # The same gesture as records of any clock: units are (1 * 32 + 5) * 32 + 17 and 17.
+    records = make_records([10**6, 10**6 + 276_000], [70, 70], [20, 0], [1, 0])
     found = binner(data.declared.events).recording(records, times_of(records), 60)
-    assert (found.t.tolist(), found.unit.tolist()) == ([0, 2], [1186, 31])
+    assert (found.t.tolist(), found.unit.tolist()) == ([0, 11], [1201, 17])
     assert data.class_names[:2] == ("hand clapping", "right hand wave")
-    np.save(folder / "1.npy", np.zeros((3, 3)))
-    with pytest.raises(InvalidData, match=r"has shape \(3, 3\), expected \(events, 4\)"):
-        read_gesture(folder / "1.npy")
-    np.save(folder / "11.npy", np.zeros((1, 4), np.int64))
-    with pytest.raises(InvalidData, match="is of class 11, expected 0 to 10"):
-        read(tmp_path, "dvs-gesture")
+    folder = tmp_path / "DVSGesture/ibmGestureTrain/user0_led"
+    for name, array, sentence in (
+        ("0", np.zeros((3, 3)), r"has shape \(3, 3\), expected \(events, 4\)"),
+        ("11", np.zeros((1, 4), np.int64), "is of class 11, expected 0 to 10"),
+    ):
+        np.save(folder / f"{name}.npy", array)
+        with pytest.raises(InvalidData, match=sentence):
+            read(tmp_path, "dvs-gesture")
 
 
 def test_float16_seconds_become_microseconds_that_float16_could_not_hold() -> None:

@@ -53,25 +53,15 @@ def test_a_part_without_memory_is_an_error_and_the_other_part_is_done() -> None:
     assert done.tolist() == [1, 1, 0, 0]
 
 
-def test_fewer_threads_than_parts_do_all_parts_once() -> None:
-    assert parts_done("", threads=3, OMP_THREAD_LIMIT="1") == "[1, 1, 1]\n"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_process_has_threads_of_its_own() -> None:
-    assert parts_done("if os.fork(): os.wait()", threads=2) == "[1, 1]\n" * 2
-
-
-def parts_done(between: str, threads: int, **environment: str) -> str:
-    """Run a process that shares as many items as threads twice, with the line `between`; give what it prints."""
+def test_fewer_threads_than_parts_do_all_parts_once_and_so_does_a_fork() -> None:
     program = (
-        f"import os, torch; import numpy as np; torch.set_num_threads({threads})\n"
+        "import os, torch; import numpy as np; torch.set_num_threads(3)\n"
         "from tests.training.test_operators_threads import count_items, in_parts\n"
-        f"in_parts(count_items, {threads}, np.zeros({threads}, np.int64), 1)\n"
-        f"{between}\n"
-        f"done = np.zeros({threads}, np.int64); in_parts(count_items, {threads}, done, 1)\n"
+        "in_parts(count_items, 3, np.zeros(3, np.int64), 1)\n"
+        "if os.fork(): os.wait()\n"
+        "done = np.zeros(3, np.int64); in_parts(count_items, 3, done, 1)\n"
         "print(done.tolist(), flush=True)"
     )
-    given = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
-    run = subprocess.run([sys.executable, "-c", program], env=given, capture_output=True, text=True, check=True)
-    return run.stdout
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_THREAD_LIMIT": "2"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[1, 1, 1]\n" * 2

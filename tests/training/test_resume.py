@@ -1,18 +1,11 @@
-"""Checkpoints of another run, or damaged ones: each ends `fit --resume` with a sentence.
-
-The folder of a run: when it goes again, and what is written into it.
-
-The sweep of the documentation, run as it stands, and how a callback ends a run.
-"""
+"""What ends `fit --resume` with a sentence, when a run begins again, what its folder holds, and callbacks."""
 
 import io
 import json
-import os
 import pickle
-import subprocess
+import runpy
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +25,8 @@ from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import run_job
 from spikeserve.training.report.epochs import Epoch, Watcher
 from spikeserve.training.report.evaluate import Evaluation
-from tests.training.command_line import ROOT
+from tests.training.command_line import ROOT, training_here
+from tests.training.conftest import changed
 
 
 def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:
@@ -46,11 +40,12 @@ def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:
 
 def test_a_run_killed_before_its_first_epoch_begins_again(config: TrainingConfig, tmp_path: Path) -> None:
     folder = RunFolder.fresh(tmp_path / "runs", "stripes")
-    config.write(folder.path / "config.toml")  # which a run leaves that is killed by SIGKILL
+    short = changed(config, network={"architecture": "8"}, optimisation={"epochs": 2})
+    short.write(folder.path / "config.toml")  # which a run leaves that is killed by SIGKILL
     folder.save_target(str(tmp_path / "repository"), "mine")
-    result = CliRunner().invoke(app, ["fit", "--resume", str(folder.path), "--patience", "2"], catch_exceptions=False)
-    assert result.exit_code == 0
-    assert "had ended: it begins again" in " ".join(result.output.split())
+    result = training_here("fit", "--resume", folder.path, "--patience", "2", plots=False)
+    assert result.returncode == 0, result.stderr
+    assert "had ended: it begins again" in " ".join(result.stdout.split())
     assert folder.config().optimisation.patience == 2
     assert ModelRepository(tmp_path / "repository").read("mine").manifest.version == 1
 
@@ -73,58 +68,62 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: P
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+OF_LINEAR = "weights: Error(s) in loading state_dict for Linear: "
+
+
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("field", "value", "sentence"),
     [
-        (lambda saved: setattr(saved, "weights", None), "weights: Expected state_dict to be dict-like, got <class 'No"),
+        ("weights", None, "weights: Expected state_dict to be dict-like, got <class 'No"),
+        ("weights", {}, OF_LINEAR + 'Missing key(s) in state_dict: "weight", "bias"'),
         (
-            lambda saved: setattr(saved, "weights", {}),
-            'weights: Error(s) in loading state_dict for Linear: Missing key(s) in state_dict: "weight", "bias"',
+            "weights",
+            {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)},
+            OF_LINEAR + "size mismatch for weight: copying a param with shape ",
         ),
         (
-            lambda saved: setattr(saved, "weights", {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}),
-            "weights: Error(s) in loading state_dict for Linear: size mismatch for weight: copying a param with shape ",
+            "weights",
+            {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)},
+            OF_LINEAR + 'Unexpected key(s) in state_dict: "more"',
         ),
-        (
-            lambda saved: saved.weights.update(more=torch.zeros(1)),
-            'weights: Error(s) in loading state_dict for Linear: Unexpected key(s) in state_dict: "more"',
-        ),
-        (lambda saved: setattr(saved, "optimiser", {}), "optimiser: is not the state of the network's parameters"),
-        (
-            lambda saved: saved.optimiser["state"][0].update(exp_avg=torch.zeros(7, 7)),
-            "optimiser: is not the state of the network's parameters",
-        ),
+        ("optimiser", {}, "optimiser: is not the state of the network's parameters"),
+        ("moment", torch.zeros(7, 7), "optimiser: is not the state of the network's parameters"),
     ],
 )
-def test_a_checkpoint_of_another_network_is_named(change: Callable[[Progress], Any], sentence: str) -> None:
+def test_a_checkpoint_of_another_network_is_named(field: str, value: Any, sentence: str) -> None:
     module, optimiser, saved = progress()
-    saved.weights, saved.optimiser = dict(saved.weights), optimiser.state_dict()
-    change(saved)
+    if field == "moment":
+        saved.optimiser["state"][0].update(exp_avg=value)
+    else:
+        setattr(saved, field, value)
     with pytest.raises(InvalidConfig) as error:
         saved.restore(module, optimiser, Path("checkpoint.pt"))
     assert str(error.value).startswith(f"run: 'checkpoint.pt', {sentence}")
 
 
-@pytest.mark.parametrize("kind", ["nothing", "pickle", "bomb", "list"])
-def test_a_file_that_is_no_checkpoint_is_named_without_advice_to_trust_it(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "checkpoint.pt"
-    match kind:
-        case "nothing":
-            path.write_bytes(b"")
-        case "pickle":
-            path.write_bytes(pickle.dumps({"weights": print}))
-        case "bomb":
-            packed = io.BytesIO()
-            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("archive/data.pkl", bytes(10**7))
-            path.write_bytes(packed.getvalue())
-        case _:
-            torch.save([1], path)
-    with pytest.raises(InvalidConfig) as error:
-        Progress.load(path)
-    assert str(error.value) == (
-        f"run: '{path}' is not a checkpoint that can be read, expected the one that the run's fit wrote"
-    )
+def bomb() -> bytes:
+    """Return a checkpoint of PyTorch's form whose pickle unpacks to 10 MB."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    return packed.getvalue()
+
+
+def no_dictionary() -> bytes:
+    torch.save([1], packed := io.BytesIO())
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", pickle.dumps({"weights": print}), bomb(), no_dictionary()])
+def test_a_file_that_is_no_checkpoint_is_named_without_advice_to_trust_it(
+    config: TrainingConfig, content: bytes, tmp_path: Path
+) -> None:
+    config.write(tmp_path / "config.toml")
+    (path := tmp_path / "checkpoint.pt").write_bytes(content)
+    result = training_here("fit", "--resume", tmp_path)
+    assert (result.returncode, result.stderr) == (
+        1, f"error: run: '{path}' is not a checkpoint that can be read, expected the one that the run's fit wrote\n",
+    )  # fmt: skip
 
 
 def test_a_folder_is_removed_where_a_run_ends_before_its_first_checkpoint_and_only_there(tmp_path: Path) -> None:
@@ -174,7 +173,10 @@ def test_metrics_that_were_changed_are_named(tmp_path: Path, content: bytes) -> 
 )
 def test_a_configuration_beyond_what_the_parser_takes_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.toml").write_text(text)
-    with pytest.raises(InvalidConfig, match=r"c\.toml'? ?(is nested too deep|holds a number out of range|: )"):
+    with pytest.raises(
+        InvalidConfig,
+        match=r"c\.toml'? ?(is nested too deep, expected sections with fields|holds a number out of range|: )",
+    ):
         TrainingConfig.read(tmp_path / "c.toml", {})
 
 
@@ -190,36 +192,22 @@ def test_files_of_a_run_that_are_too_large_are_refused_before_they_are_read(tmp_
             read()
 
 
-@pytest.mark.parametrize(("said", "decay"), [("decay = 0.9", 0.9), ("", None)])
-def test_a_file_says_by_its_decay_how_those_of_a_sequence_start(tmp_path: Path, said: str, decay: float | None) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text(f'[network]\narchitecture = "8R"\n{said}\n')
-    read = TrainingConfig.read(path, {}).for_data((1000, 5, 2))
-    assert read.network.decay == decay
-    read.write(path)
-    assert TrainingConfig.read(path, {}).for_data((1000, 5, 2)) == read
-
-
-def test_the_documented_sweep_trains_once_a_trial_and_reports_accuracy(config: TrainingConfig, tmp_path: Path) -> None:
+def test_the_documented_sweep_trains_once_a_trial_and_reports_accuracy(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     optuna = pytest.importorskip("optuna")
-    network = config.network.model_copy(update={"architecture": "8"})
-    optimisation = config.optimisation.model_copy(update={"epochs": 1})
-    config.model_copy(update={"network": network, "optimisation": optimisation}).write(tmp_path / "run.toml")
-    result = subprocess.run(
-        [sys.executable, "-m", "docs.sweep", "run.toml", "2"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240,
-        check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    changed(config, network={"architecture": "8"}, optimisation={"epochs": 1}).write(tmp_path / "run.toml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["docs.sweep", "run.toml", "2"])
+    runpy.run_path(str(ROOT / "docs/sweep.py"), run_name="__main__")
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'sweep.db'}")
     runs = [RunFolder(tmp_path / "runs" / f"stripes-{number}") for number in (1, 2)]
-    assert [trial.value for trial in study.trials] == [run.metrics["validation_accuracy"] for run in runs]
     for trial, run in zip(study.trials, runs, strict=True):
-        found = run.config()
-        assert trial.params == {
-            "seed": found.seed, "learning_rate": found.optimisation.learning_rate, "slope": found.optimisation.slope
-        }  # fmt: skip
-    assert f"Best validation accuracy {study.best_value:.2%}" in result.stdout
+        optimisation = run.config().optimisation
+        chosen = {"learning_rate": optimisation.learning_rate, "slope": optimisation.slope}
+        assert trial.params == {"seed": run.config().seed} | chosen
+        assert trial.value == run.metrics["validation_accuracy"]
+    assert f"Best validation accuracy {study.best_value:.2%}" in capsys.readouterr().out
 
 
 def test_a_callback_that_raises_ends_a_run_saved(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:

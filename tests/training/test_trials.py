@@ -137,22 +137,14 @@ def scripted_mean(x: Tensor) -> Tensor:
         times(lambda x: 2.0 if x.shape[1] < 4 else 1.0),
         times(lambda x: torch.ones(x.shape[1]).sum()),
         times(scripted_mean),
+        lambda net, x: net.run(torch.stack([x[step] for step in range(TIME_STEPS)]), 3.0 / x.shape[1]),
         lambda net, x: net.run(torch.nn.functional.linear(x, torch.eye(SIZE) / x.shape[1])),
         lambda net, x: net.run(x).sum(0) / x.shape[1],
     ],
 )
 def test_a_number_taken_from_the_size_of_its_input_is_refused_at_its_line(way: Any) -> None:
-    found = refusal(way)
-    assert re.search(
-        r"test_trials\.py, line \d+ computes something else where it is given time first of \(9, batch=5, 6\)", found
-    )
-
-
-def test_a_number_taken_from_the_batch_is_refused_where_the_steps_are_fixed() -> None:
-    def way(net: Net, x: Tensor) -> Tensor:
-        return net.run(torch.stack([x[step] for step in range(TIME_STEPS)]), 3.0 / x.shape[1])
-
-    assert "computes something else where it is given time first of (8, batch=5, 6)" in refusal(way)
+    other = r"computes something else where it is given time first of \([89], batch=5, 6\)"
+    assert re.search(rf"test_trials\.py, line \d+ {other}", refusal(way))
 
 
 def served(found: ConvertedNetwork) -> tuple[FloatArray, Tensor]:
@@ -203,15 +195,15 @@ def doubled(values: Tensor) -> Tensor:
         (lambda net, x: doubled(net.fc(x)), "what it returns is not the output of 'fc'"),
         (lambda net, x: doubled(net.run(x).flatten(2).sum(0).softmax(-1)), "what it returns is not the sum over time"),
         (lambda net, x: net.over_time(doubled(net.fc(x))), "'over_time' gives other values in the forward than when i"),
+        (
+            lambda net, x: doubled(net.hidden(net.fc(x))),
+            "what it returns is not the output of 'hidden'",
+        ),  # at each call
         (lambda net, x: net.fc(doubled(net.run(x))), "'fc_2' gives other values in the forward than of what comes bef"),
     ],
 )
 def test_what_a_forward_really_computes_is_compared_with_its_graph(way: Any, sentence: str) -> None:
     assert sentence in refusal(way)
-
-
-def test_what_is_returned_at_each_call_is_compared_too() -> None:
-    assert "what it returns is not the output of 'hidden'" in refusal(lambda net, x: doubled(net.hidden(net.fc(x))))
 
 
 def test_a_network_that_takes_steps_and_one_sample_too_is_served_one_sample() -> None:
@@ -226,11 +218,9 @@ def test_a_network_that_takes_steps_and_one_sample_too_is_served_one_sample() ->
 # Of 4 × 3 × 5 values no two axes have one size, so that what is taken along another axis is of another shape.
 MOVED: list[tuple[Any, tuple[int, ...]]] = [
     (lambda x: x[..., 1:4], (4, 3, 5)),
-    (lambda x: x[:, :, :, 1:4], (4, 3, 5)),
     (lambda x: x.narrow(-1, 1, 3), (4, 3, 5)),
     (lambda x: x.split([1, 3, 1], dim=-1)[1], (4, 3, 5)),
     (lambda x: x[:, :, 1:], (4, 3, 5)),
-    (lambda x: x[:, 2:], (4, 3, 5)),
     (lambda x: x.movedim((1, 2), (3, 1)), (4, 3, 5)),
     (lambda x: x[:, None].unsqueeze(-1).squeeze(1)[..., 0].mT, (4, 3, 5)),
     (nn.Sequential(nn.Flatten(1, 3), nn.Linear(24, 4)), (2, 3, 4)),
