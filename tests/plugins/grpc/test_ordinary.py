@@ -6,116 +6,73 @@ rare it goes the full way again. All are compared.
 
 import asyncio
 import re
-from asyncio import Runner
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+from unittest.mock import patch
 
 import grpc
 import numpy as np
 import pytest
 from grpc import StatusCode
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from spikeserve.plugins.grpc import ordinary
-from spikeserve.plugins.grpc.methods import SERVICE
 from spikeserve.plugins.grpc.wire import delimited, varint
-from spikeserve.service.inference.ordinary.tick import Tick
-from spikeserve.service.keys import new_key
-from spikeserve.service.services import Services
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.scheduling.pipeline import Pipeline
+from spikeserve.service.process.server import Server as OurServer
 from tests.bundles import published
-from tests.plugins.grpc.inside import GrpcInside, grpc_started
+from tests.networks import regression
 from tests.plugins.grpc.rpc import infer_request
-from tests.service.one_way.model import NETWORKS, asks
-from tests.service.ordinary import Counting, networks
-from tests.service.processes import until
+from tests.service.asgi import until
+from tests.service.one_way.model import DIGEST, GRPC, KEY, NETWORKS, asks
+from tests.service.one_way.server import Server
 
-KEY, DIGEST = new_key()
-KEYED = ("authorization", f"Bearer {KEY}")
 RARE = ("x-request-timeout-ms", "60000")
 OWN = re.compile(r"[0-9a-f]{32}")  # an id that no client gave
+PLAIN = {  # messages that are ordinary; a map has its entries in any order
+    "raw": infer_request(np.array([[1, 0]])),
+    "floats": infer_request(np.array([[1, 0]]), raw=False),
+    "values": infer_request(np.array([[1, 0]]), "values"),
+    "rate": infer_request(np.array([[1, 0]]), "rate", parameters={"seed": 3}),
+}
+MESSAGE = PLAIN["raw"].SerializeToString()
 
 
-class Answered(NamedTuple):
-    """How a call ended, and the names of its trailing metadata."""
-
-    code: StatusCode
-    details: str
-    message: bytes
-    trailers: list[str]
+def call(server: Server, content: bytes, *metadata: tuple[str, str]) -> Any:
+    """Begin a call with the bytes of a message."""
+    own = [("authorization", f"Bearer {KEY}"), *metadata]
+    return server.channel.unary_unary(GRPC)(content, metadata=own, timeout=60)
 
 
-class Served:
-    """A server of models inside an event loop that runs while a test asks."""
+async def ask(server: Server, content: bytes, *metadata: tuple[str, str]) -> tuple[Any, ...]:
+    """Call, and return how it ended, its message, and the names of its trailing metadata."""
+    asked = call(server, content, *metadata)
+    message = b""
+    with suppress(grpc.aio.AioRpcError):
+        message = await asked
+    trailers = [name for name, _ in await asked.trailing_metadata()]
+    return await asked.code(), OWN.sub("", await asked.details()), message, trailers
 
-    def __init__(self, root: Path) -> None:
-        self.runner, self.stack = Runner(), AsyncExitStack()
-        self.inside: GrpcInside = self.run(self._start(root))
-        self.services = self.inside.services
-        self.infer = self.inside.server.infer
 
-    async def _start(self, root: Path) -> GrpcInside:
-        started = grpc_started(root, tick=self._tick, engine="event", default_model="toy", api_keys=DIGEST)
-        return await self.stack.enter_async_context(started)
-
-    def _tick(self, services: Services) -> Tick:
-        services.iteration.files = 1  # are ready in each iteration of the event loop
-        self.tick = Counting(services)
-        return self.tick
-
-    def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Run the event loop until it is done, and the server has ended all calls too."""
-
-        async def wait() -> Any:
-            result = await awaitable
-            while hasattr(self, "inside") and self.inside.requests:
-                await asyncio.sleep(0)
-            return result
-
-        return self.runner.run(wait())
-
-    def call(self, content: bytes, *metadata: tuple[str, str], timeout: float = 60) -> Any:
-        """Begin a call with the bytes of a message."""
-        method = self.inside.channel.unary_unary(f"/{SERVICE}/ModelInfer")
-        return method(content, metadata=[KEYED, *metadata], timeout=timeout)
-
-    async def ask(self, content: bytes, *metadata: tuple[str, str], timeout: float = 60) -> Answered:
-        """Call with the bytes of a message."""
-        call = self.call(content, *metadata, timeout=timeout)
-        try:
-            message = await call
-        except grpc.aio.AioRpcError:
-            message = b""
-        trailers = [name for name, _ in await call.trailing_metadata()]
-        return Answered(await call.code(), OWN.sub("", await call.details()), message, trailers)
-
-    async def learn(self, content: bytes) -> Answered:
-        """Call with the bytes of a message as often as it takes for the next call to be ordinary."""
-        first, second = [await self.ask(content) for _ in range(2)]
-        assert first == second
-        return first
-
-    async def all_ways(self, contents: Sequence[bytes]) -> list[Answered]:
-        """Ask with each message alone, with all at the same moment, and by the full way alone; compare; return."""
-        first = [await self.learn(content) for content in contents]
-        again = await asyncio.gather(*map(self.ask, contents))
-        full = await asyncio.gather(*(self.ask(content, RARE) for content in contents))
-        assert first == again == full
-        return first
+async def all_ways(server: Server, contents: Sequence[bytes]) -> None:
+    """Ask with each message twice, all at the same moment, and by the full way alone; compare."""
+    first = [await ask(server, content) for content in contents]
+    assert [await ask(server, content) for content in contents] == first
+    again = await asyncio.gather(*(ask(server, content) for content in contents))
+    full = await asyncio.gather(*(ask(server, content, RARE) for content in contents))
+    await until(lambda: not server.inside.requests)
+    assert first == again == full
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    root = published(tmp_path_factory, **networks() | {name: each for name, (each, _) in NETWORKS.items()})
-    served = Served(root)
-    served.run(served.ask(b""))  # the connection is made
-    yield served
-    served.runner.run(served.stack.aclose())
-    served.runner.close()
-    del served.inside, served.infer  # else gRPC's library keeps its sockets
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    networks = {name: each for name, (each, _) in NETWORKS.items()}
+    server = Server(published(tmp_path_factory, values=regression(), **networks), plain=False, api_keys=DIGEST)
+    yield server
+    server.close()
 
 
 OUTPUTS = [[], [], [], ["label"], ["probabilities", "spike_counts"], ["values"], ["steps_used"], ["no"], ["label"] * 2]
@@ -159,79 +116,65 @@ def _spoilt(draw: st.DrawFn, content: bytes) -> bytes:
     )
 
 
-@hypothesis_settings(max_examples=100)
 @given(st.lists(contents(), min_size=1, max_size=4))
-def test_all_ways_answer_byte_for_byte_alike(served: Served, mix: list[bytes]) -> None:
-    served.run(served.all_ways(mix))
+def test_all_ways_answer_byte_for_byte_alike(server: Server, mix: list[bytes]) -> None:
+    server.run(all_ways(server, mix))
 
 
-def message(values: Sequence[Sequence[float]] = ((1, 0),), model: str = "toy", **more: Any) -> bytes:
-    """Return the bytes of a message with samples."""
-    return infer_request(np.array(values), model, **more).SerializeToString()
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_plain_call_is_ordinary_from_its_third_message_on(server: Server, kind: str) -> None:
+    content = PLAIN[kind].SerializeToString()
+    server.inside.forget()  # so that no frame is known yet
+    server.run(all_ways(server, [content]))
+    with patch.object(Pipeline, "answer", None):  # so that the full way could not answer it
+        code, _, _, trailers = server.run(ask(server, content))
+    assert (code, trailers) == (StatusCode.OK, ["x-request-id"])
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        message(),
-        message(raw=False),
-        message(model="values"),
-        message(model="rate", parameters={"seed": 3}),
-    ],
-    ids=["raw", "floats", "values", "rate"],  # a map has its entries in any order
-)
-def test_a_plain_call_is_ordinary_from_its_third_message_on(served: Served, content: bytes) -> None:
-    served.inside.forget()  # so that no frame is known yet
-    answered = served.tick.answered
-    (found,) = served.run(served.all_ways([content]))
-    assert found.code is StatusCode.OK
-    assert found.trailers == ["x-request-id"]
-    assert served.tick.answered == answered + 1
+GONE = f'http_requests_total{{method="POST",route="{GRPC}",status="499"}}'
 
 
-GONE = f'spikeserve_http_requests_total{{method="POST",route="/{SERVICE}/ModelInfer",status="499"}}'
+def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone(server: Server) -> None:
+    async def leave() -> None:
+        await all_ways(server, [MESSAGE])
+        with patch.object(tick, "answer_all"):  # so that it waits
+            asked = call(server, MESSAGE)
+            await until(lambda: bool(tick.waiting))
+            asked.cancel()
+            await until(lambda: not server.inside.requests)
+        with patch.object(LoadedModel, "run", None):  # so that an answer would fail
+            tick.answer_all()
+
+    assert isinstance(server.server, OurServer)
+    tick, before = server.server.tick, server.counts()
+    server.run(leave())
+    assert (server.counts() - before)[GONE] == 1
 
 
-def gone(served: Served) -> float:
-    """Return how many calls are counted whose clients had left."""
-    text = served.services.metrics.exposition(served.services.catalog.every_version(), ready=True, labels={})
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(GONE))
+def test_calls_at_once_are_one_batch_and_none_waits_for_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(server.server, OurServer)
+    infer = server.server.protocols[0].infer  # type: ignore[attr-defined]
 
+    def batches(calls: int) -> int:
+        infer.expected = 4
+        with patch.object(LoadedModel, "run", autospec=True, side_effect=LoadedModel.run) as run:
+            server.run(gathered(calls))
+        return run.call_count
 
-def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone(served: Served) -> None:
-    async def ask() -> None:
-        await served.learn(message())
-        await until(lambda: not served.inside.server.calls.tasks)
-        before, answered, served.tick.held = gone(served), served.tick.answered, True
-        call = served.call(message())
-        await until(lambda: bool(served.tick.waiting))
-        call.cancel()
-        await until(lambda: not served.inside.server.calls.tasks)
-        served.tick.held = False
-        served.tick.answer_all()
-        assert served.tick.answered == answered
-        assert gone(served) == before + 1
+    async def gathered(calls: int) -> None:
+        await asyncio.gather(*(ask(server, MESSAGE) for _ in range(calls)))
 
-    served.run(ask())
-
-
-def test_calls_at_once_are_one_batch_and_none_waits_for_long(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask(calls: int) -> None:
-        served.infer.expected, batches = 4, served.tick.batches
-        await asyncio.gather(*(served.ask(message()) for _ in range(calls)))
-        assert served.tick.batches == batches + 1
-
-    served.run(served.learn(message()))
-    served.run(ask(1))
+    server.run(all_ways(server, [MESSAGE]))
+    assert batches(1) == 1
     monkeypatch.setattr(ordinary, "GATHER_SECONDS", 3600)
-    served.run(ask(4))
+    assert batches(4) == 1
 
 
-def test_a_batch_that_fails_goes_the_full_way_for_each_call(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask() -> None:
-        await served.learn(message())
-        monkeypatch.setattr(served.inside.model("toy"), "run", None)
-        answers = await asyncio.gather(*(served.ask(message()) for _ in range(2)))
-        assert [answer.code for answer in answers] == [StatusCode.INTERNAL] * 2
+def test_a_batch_that_fails_goes_the_full_way_for_each_call(server: Server) -> None:
+    async def fail() -> None:
+        await all_ways(server, [MESSAGE])
+        with patch.object(LoadedModel, "run", None):
+            answers = await asyncio.gather(*(ask(server, MESSAGE) for _ in range(2)))
+        assert [code for code, *_ in answers] == [StatusCode.INTERNAL] * 2
 
-    served.run(ask())
+    server.run(fail())

@@ -25,7 +25,6 @@ from spikeserve.service.keys import new_key
 from tests.networks import network_of, task, toy
 from tests.plugins.grpc.rpc import infer_request
 from tests.service.infer_requests import binary_request, request
-from tests.service.ordinary import image
 from tests.service.sessions.conftest import pairs
 
 KEY, DIGEST = new_key()
@@ -38,6 +37,19 @@ MANY = "&".join(f"p{index}=" for index in range(17))
 def stronger(network: Network) -> Network:
     """Return the same network with weights four times as large."""
     return replace(network, tensors={name: 4 * each for name, each in network.tensors.items()})
+
+
+def image() -> Network:
+    """Return a network of an image of 2 × 2 × 3, whose values are normalised and some of which are drawn as spikes."""
+    return network_of(
+        [
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 3, "bias": False},
+            {"type": "LIF", "name": "out", "decay": 0.5},
+        ],
+        {"fc.weight": np.eye(3, 12).tolist()},
+        **task([2, 2, 3], 4, ["a", 'b"', "é"], low=-1, high=255, scale=0.25, out_of_range="clip"),
+    )
 
 
 def camera() -> Network:

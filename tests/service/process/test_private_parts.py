@@ -8,7 +8,6 @@ import ast
 import asyncio
 import inspect
 import re
-import socket
 import tomllib
 from importlib.metadata import version
 from typing import Any
@@ -26,32 +25,6 @@ INSTALLED = f"uvicorn {version('uvicorn')} with httptools {version('httptools')}
 OURS: dict[type, type] = {websockets.WebSocketConnection: WebSocketsSansIOProtocol, server.Server: uvicorn.Server}
 
 
-async def asked() -> set[str]:
-    """Serve one connection with uvicorn alone; list the arguments that it gives our class, and its attributes."""
-    names: set[str] = set()
-
-    class Asked(asyncio.Protocol):
-        def __init__(self, **arguments: Any) -> None:
-            names.update(arguments)
-            self.connections = arguments["server_state"].connections
-            self.connections.add(self)
-
-        def shutdown(self) -> None:
-            names.add("shutdown")
-            self.connections.clear()
-
-    plain = uvicorn.Server(uvicorn.Config(lambda: None, http=Asked, lifespan="off", ws="none", log_config=None))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-            tasks.create_task(plain.serve([listener]))
-            _, writer = await asyncio.open_connection(*listener.getsockname())
-            while not names:
-                await asyncio.sleep(0)
-            plain.should_exit = True
-            writer.close()
-    return names
-
-
 async def websocket() -> set[str]:
     """Return the names that uvicorn's WebSocket has."""
     config = uvicorn.Config(lambda: None, lifespan="off", ws="websockets-sansio", log_config=None)
@@ -62,10 +35,6 @@ def listed(module: Any) -> dict[str, set[str]]:
     """Return the internal parts that a file's docstring lists, by the name of their class."""
     rows = re.findall(r"(?:^- |which .* holds: of )`([\w.]+)`(.*?)(?=^- |\n\n|\Z)", module.__doc__, re.M | re.S)
     return {owner: set(re.findall(r"`(\w+)`", names)) for owner, names in rows}
-
-
-def test_uvicorn_passes_to_a_connection_and_asks_of_it_what_its_file_lists() -> None:
-    assert asyncio.run(asked()) == listed(connections)["Class"], INSTALLED
 
 
 def test_a_connection_uses_of_uvicorn_what_its_file_lists_and_that_is_ten_names() -> None:

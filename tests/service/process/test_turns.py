@@ -54,16 +54,6 @@ async def test_while_iterations_are_short_twice_as_many_begin_in_each_as_in_the_
     assert await begun(SHORT_SECONDS / 2, 17) == [1, 2, 4, 8, 2]
 
 
-async def test_in_a_short_iteration_every_request_begins_at_once() -> None:
-    selector = TimedSelector()
-    iterations = Iterations(selector, 0.0)
-    turns = Turns(selector, MAX_TURNS)
-    selector.spent = thread_time() + 60  # it has not gone on for long within a minute
-    for _ in range(50):
-        await iterations.ask(turns)
-    assert iterations.begun == [0] * 50
-
-
 async def test_a_request_that_is_cancelled_while_it_waits_begins_and_holds_up_no_other() -> None:
     selector = TimedSelector()
     iterations = Iterations(selector, 0.0)
@@ -138,14 +128,3 @@ def test_while_an_event_loop_waits_no_iteration_goes_on() -> None:
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(wait())
     assert seen == [math.inf]
-
-
-async def test_with_one_turn_short_iterations_give_no_more() -> None:
-    selector = TimedSelector()
-    iterations = Iterations(selector, 0.0)
-    turns, called = Turns(selector), list[int]()
-    for _ in range(5):
-        turns.add(lambda: called.append(iterations.number))
-    while len(called) < 5:
-        await asyncio.sleep(0)
-    assert len(set(called)) == 5

@@ -9,20 +9,15 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
-from spikeserve.service.inference.scheduling.batching import Policy
-from spikeserve.service.inference.scheduling.job import Decoded, Terms
-from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, Returned, RunOptions
-from spikeserve.service.inference.scheduling.queue import Queue
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.sessions.table import Usage
 from tests.bundles import publish, published
 from tests.inside import Inside
@@ -87,7 +82,6 @@ asked = st.tuples(
 )
 
 
-@hypothesis_settings(max_examples=25)
 @given(st.integers(0, 2), st.lists(asked, max_size=12))
 def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
     shared: Shared, waiting: int, mix: list[tuple[tuple[str, Any], bool, Ending]]
@@ -159,48 +153,6 @@ async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues
         assert answer.json["model_version"] == "1"
         assert client.model() is not old
         assert [client.scheduler.queue(model).depth for model in (old, client.model())] == [0, 0]
-
-
-MODELS = [SimpleNamespace(name=name, state_bytes=16) for name in "ab"]
-RETURNED = [frozenset[Returned](), frozenset[Returned](), frozenset({Returned.RASTER})]
-TERMS = st.builds(
-    Terms,
-    st.sampled_from(MODELS),
-    st.builds(RunOptions, st.sampled_from([1, 3]), returned=st.sampled_from(RETURNED)),
-    st.booleans(),
-)
-
-
-@st.composite
-def jobs(draw: st.DrawFn) -> list[Decoded[Any]]:
-    """Return jobs that wait, some of which have samples in runs already."""
-    made, few = [], st.sampled_from(draw(st.lists(TERMS, min_size=1, max_size=2)))
-    for terms, samples in draw(st.lists(st.tuples(few, st.integers(1, 9)), min_size=1, max_size=8)):
-        query = Query(cast("Any", range(samples)), terms.options, draw(st.sampled_from([10, 2**20])))
-        made.append(Decoded(cast("Any", None), terms, cast("Any", None), query))
-        made[-1].started = draw(st.integers(0, samples - 1))
-    return made
-
-
-@given(jobs(), st.integers(1, 16), st.sampled_from([16, 64, 2**20]))
-def test_a_run_keeps_its_limit_and_leaves_no_fit(waiting: list[Decoded[Any]], most: int, joined_bytes: int) -> None:
-    queue = Queue(Policy(most, 0.01, joined_bytes=joined_bytes), Cost(4e-4, 0, 0), len(waiting))
-    for work in waiting:
-        queue.add(work, 0.0)
-    first = waiting[0]
-    limit = queue.max_samples(first.terms)
-    shards, full = queue._batch(first)
-    samples = sum(stop - start for _, start, stop in shards)
-    assert shards[0].work is first
-    assert samples == min(limit, first.left) + sum(each.work.left for each in shards[1:])
-    assert samples <= limit
-    assert all(each.work.terms == first.terms for each in shards)
-    assert len({id(each.work) for each in shards}) == len(shards)
-    # Another job of these terms that fits was left only where one before it did not.
-    assert full or all(
-        each.terms != first.terms or each.left > limit or any(shard.work is each for shard in shards)
-        for each in waiting
-    )
 
 
 def test_a_request_is_small_up_to_the_time_and_the_operations_that_are_bounded() -> None:

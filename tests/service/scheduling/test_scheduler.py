@@ -16,7 +16,7 @@ import pytest
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.inference.scheduling import scheduler
-from spikeserve.service.inference.scheduling.batching import Policy, policy_of
+from spikeserve.service.inference.scheduling.batching import policy_of
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.queue import Price
 from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY
@@ -24,7 +24,7 @@ from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import LEFT, RIGHT, Answered, Broken, busy, metric, settled, slow, started
-from tests.service.infer_requests import INFER, asked, request
+from tests.service.infer_requests import INFER, asked
 
 
 async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
@@ -154,47 +154,6 @@ async def test_what_waits_goes_together_for_equal_steps_and_is_answered_as_alone
         assert held.runs == [(1, 3), (6, 3), (3, 8), (1, 3)]
 
 
-async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_last(repository: Path) -> None:
-    async with started(repository, threads=1) as client:
-        model = client.model()
-        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
-        held = slow(model)
-        recorded = LEFT | {"return": ["membrane"]}
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
-        waiting = [asyncio.create_task(client.post(body)) for body in (recorded, LEFT, RIGHT, recorded)]
-        await settled()
-        held.go_on.release(4)
-        assert [(await each).status for each in (first, *waiting)] == [200] * 5
-    assert held.runs == [(1, 3), (1, 3), (2, 3), (1, 3)]
-
-
-async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Path) -> None:
-    # Four samples in a run: three of one request leave room for one, and the next request has two.
-    async with busy(repository, max_batch=4) as (client, held, first):
-        client.queue().cost = Cost(1e-9, 0, 0)  # so that many share a run
-        waiting = [asyncio.create_task(client.post({"inputs": [[1, 0]] * samples})) for samples in (3, 2, 2)]
-        await settled()
-        held.go_on.release(3)
-        assert [(await each).status for each in (first, *waiting)] == [200] * 4
-    assert held.runs == [(1, 3), (3, 3), (4, 3)]
-
-
-async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: Path) -> None:
-    async with started(repository, threads=1) as client:
-        held = slow(client.model())
-        wrong = (({"inputs": [[99, 0]]}, "/predict"), (request([[99.0, 0.0]]), INFER))
-        bodies = [(LEFT, "/predict"), (asked(), INFER), *wrong, (RIGHT, "/predict")]
-        together = [asyncio.create_task(client.post(*each)) for each in bodies]
-        await held.begun()
-        held.go_on.release(4)
-        answers = [await each for each in together]
-    assert [answer.status for answer in answers] == [200, 200, 422, 400, 200]
-    assert answers[1].json["outputs"][0]["data"] == [3, 0]
-    assert answers[2].json == answers[3].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
-    assert held.runs == [(1, 3), (2, 3)]
-
-
 async def test_a_large_request_is_split_and_a_small_one_goes_between(repository: Path) -> None:
     rng = np.random.default_rng(3)
     large = {"inputs": (rng.integers(0, 80, (10, 2)) / 8).tolist(), "return": ["raster", "membrane"]}
@@ -212,6 +171,37 @@ async def test_a_large_request_is_split_and_a_small_one_goes_between(repository:
     assert held.runs == [(4, 3), (1, 5), (4, 3), (2, 3)]
 
 
+RECORDED = LEFT | {"return": ["membrane"]}
+# By what may run together, and what waits while one request runs: the runs that follow, each as samples and steps.
+RUNS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], list[tuple[int, int]]]] = {
+    "what is recorded runs alone, first or last": ({}, [RECORDED, LEFT, RIGHT, RECORDED], [(1, 3), (2, 3), (1, 3)]),
+    "what would be too large waits": (
+        {"max_batch": 4},
+        [{"inputs": [[1, 0]] * samples} for samples in (3, 2, 2)],
+        [(3, 3), (4, 3)],
+    ),
+    "a long one has a turn after three short ones": (
+        {"max_batch": 3},
+        [{"inputs": [[1, 0]] * 9}, *(LEFT | {"time_steps": steps} for steps in range(4, 10))],
+        [(1, 4), (1, 5), (1, 6), (3, 3), (1, 7), (1, 8), (1, 9), (3, 3), (3, 3)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+async def test_what_waits_shares_runs_that_are_bounded_and_in_turn(repository: Path, case: str) -> None:
+    settings, bodies, runs = RUNS[case]
+    async with busy(repository, **settings) as (client, held, first):
+        client.queue().cost = Cost(1e-9, 0, 0)  # so that only samples bound a run
+        waiting = []
+        for body in bodies:
+            waiting.append(asyncio.create_task(client.post(body)))
+            await settled()
+        held.go_on.release(1 + len(runs))
+        assert [(await each).status for each in (first, *waiting)] == [200] * (1 + len(waiting))
+    assert held.runs == [(1, 3), *runs]
+
+
 @pytest.mark.parametrize("coding", list(Coding))
 async def test_the_shards_of_a_request_are_encoded_as_all_of_it_with_its_faults(tmp_path: Path, coding: Coding) -> None:
     publish(tmp_path, toy(coding))
@@ -225,18 +215,6 @@ async def test_the_shards_of_a_request_are_encoded_as_all_of_it_with_its_faults(
             refused = await client.post({"inputs": wrong})
             assert (refused.status, refused.json["error"].partition("[0]")[0]) == (422, "inputs[7]")
     assert found[0] == found[1]
-
-
-async def test_a_long_request_has_a_turn_after_three_short_ones(repository: Path) -> None:
-    # One thread, which is busy. Nine samples are three shards, and six short requests of other steps each wait.
-    async with busy(repository, max_batch=3) as (client, held, first):
-        long_one = asyncio.create_task(client.post({"inputs": [[1, 0]] * 9}))
-        await settled()
-        short = [asyncio.create_task(client.post(LEFT | {"time_steps": steps})) for steps in range(4, 10)]
-        await settled()
-        held.go_on.release(10)
-        assert [(await each).status for each in (first, long_one, *short)] == [200] * 8
-    assert held.runs == [(1, 3), (1, 4), (1, 5), (1, 6), (3, 3), (1, 7), (1, 8), (1, 9), (3, 3), (3, 3)]
 
 
 async def test_a_short_body_is_decoded_while_a_long_one_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,28 +330,6 @@ async def test_an_unforeseen_fault_in_a_shared_run_is_a_500_for_each_of_them(rep
         assert [answer.status for answer in answers] == [500] * 3
         model.engine = sound
         assert [(await client.post(body)).status for body in (LEFT, large)] == [200, 200]
-
-
-@pytest.mark.parametrize(
-    ("batches", "device", "most"),
-    [
-        (False, "cpu", [64, 10, 2, 1]),  # 10 ms for a run: at 0.1 ms a step, 100 sample-steps
-        (True, "cpu", [64, 50, 10, 1]),  # 50 ms
-        (True, "cuda", [64, 64, 64, 64]),
-    ],
-)
-def test_a_run_holds_no_more_than_others_may_wait_for_on_the_cpu(batches: bool, device: str, most: list[int]) -> None:
-    policy = policy_of(batches, Settings(device=device))
-    assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == most
-
-
-def test_a_run_waits_only_while_another_goes_and_more_would_fit() -> None:
-    policy = Policy(64, 1.0, max_delay=0.002)
-    assert policy.delay(idle=True, full=False, waited=0.0) <= 0
-    assert policy.delay(idle=False, full=True, waited=0.0) <= 0
-    assert policy.delay(idle=False, full=False, waited=0.0005) == pytest.approx(0.0015)
-    assert policy.delay(idle=False, full=False, waited=0.002) <= 0
-    assert policy_of(False, Settings()).delay(idle=False, full=False, waited=0.0) <= 0
 
 
 def test_few_large_states_share_a_run_and_many_small_ones() -> None:

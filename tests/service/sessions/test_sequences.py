@@ -37,19 +37,6 @@ def counts(answer: httpx.Response) -> list[int]:
     return [int(value) for value in found]
 
 
-def test_a_sequence_goes_on_with_its_state_until_it_ends(service: Process) -> None:
-    # A unit spikes at every second event: one here and one there make a spike.
-    assert counts(infer(service, [[1, 0]], sequence_id=7, sequence_start=True)) == [0, 0]
-    assert counts(infer(service, [[0, 1], [1, 0]], sequence_id=7)) == [1, 0]
-    assert counts(infer(service, [[1, 1]], sequence_id=7, sequence_end=True)) == [1, 1]
-    gone = infer(service, [[1, 0]], sequence_id=7)
-    assert gone.status_code == 400
-    assert gone.json()["error"] == (
-        "sequence_id is 7, but no such sequence of model 'pairs' is open in this process: begin one of another id with "
-        "sequence_start, at rest or from the sequence_state of an answer"
-    )
-
-
 def test_sequences_do_not_meet_and_a_start_is_at_rest(service: Process) -> None:
     for name in ("one", "two"):
         assert counts(infer(service, [[1, 0]], sequence_id=name, sequence_start=True)) == [0, 0]
@@ -85,6 +72,11 @@ def test_a_long_body_belongs_to_its_sequence_too(service: Process) -> None:
         ({"sequence_id": 1, "sequence_start": True, "sequence_state": "AAA\u00e9"}, "state: is not base64"),
         ({"sequence_id": 1, "sequence_start": True, "sequence_state": "A" * 20_000}, "state: has 20000 characters, ex"),
         ({"sequence_id": 1, "sequence_state": 1}, "parameters.sequence_state"),
+        (
+            {"sequence_id": 70},
+            "sequence_id is 70, but no such sequence of model 'pairs' is open in this process: begin one of another id "
+            "with sequence_start, at rest or from the sequence_state of an answer",
+        ),
     ],
 )
 def test_parameters_that_do_not_fit_are_400(service: Process, parameters: dict[str, Any], sentence: str) -> None:
