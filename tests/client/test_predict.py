@@ -41,16 +41,10 @@ def test_a_client_waits_as_long_as_a_server_takes_by_default() -> None:
 @pytest.mark.parametrize(
     "inputs",
     [
-        RASTER,
-        RASTER[np.newaxis].astype(np.float64),
-        RASTER.tolist(),
-        IN_STEPS,
-        [IN_STEPS],
-        RECORDING,
-        [RECORDING],
+        RASTER, RASTER[np.newaxis].astype(np.float64), RASTER.tolist(), IN_STEPS, [IN_STEPS], RECORDING, [RECORDING],
         np.array([(500, 0), (1500, 0), (2500, 1), (3500, 0)], [("t", "<i8"), ("unit", "<i8")]),
     ],
-)
+)  # fmt: skip
 def test_a_sample_has_the_same_answer_in_every_form(client: spikeserve.Client, inputs: Any) -> None:
     (prediction,) = client.predict(inputs, model="pairs")
     assert shown(prediction) == EXPECTED

@@ -132,11 +132,8 @@ ANSWERS: dict[str, tuple[Question, list[dict[str, Any]]]] = {
     # Decay 0.5, threshold 1, three steps. 0.75 charges 0.75, then 0.375 + 0.75 = 1.125 (spike, 0.125 left), then
     # 0.8125: one spike. 1.0 fires at each step. The direct current meets its 2 × 2 weights once.
     # softmax of (1, 3): 1 / (1 + e²) = 0.1192.
-    "one sample": (
-        ask("toy", [0.75, 1.0]),
-        [{"class_index": 1, "label": "right", "spike_counts": [1, 3], "synaptic_operations": 4,
-          "probabilities": [0.11920292, 0.88079708]}],
-    ),
+    "one sample": (ask("toy", [0.75, 1.0]), [{"class_index": 1, "label": "right", "spike_counts": [1, 3],
+        "synaptic_operations": 4, "probabilities": [0.11920292, 0.88079708]}]),
     "several samples": (ask("toy", [0.75, 1.0], [3, 0], [0, 0]), counts([1, 3], [3, 0], [0, 0])),
     "a tie is the first class": (ask("toy", [3, 3]), [{"spike_counts": [3, 3], "class_index": 0, "label": "left"}]),
     "1,024 samples": (ask("toy", *[[1, 0], [0, 1]] * 512, needs="together"), counts([3, 0], [0, 3]) * 512),
@@ -148,130 +145,92 @@ ANSWERS: dict[str, tuple[Question, list[dict[str, Any]]]] = {
     # 1 spikes at the first of five steps, and 0 never.
     "latency": (ask("late", [1, 0], [0, 1]), counts([1, 0], [0, 1])),
     "spikes of as many steps as a raster has": (ask("spikes", [[0, 1]] * 7), counts([0, 7])),
-    "events in time steps": (
-        ask("spikes", {"t": [0, 1], "unit": [1, 0]}, {"t": [2], "unit": [1]}), counts([1, 1], [0, 1])
-    ),
+    "events in time steps": (ask("spikes", {"t": [0, 1], "unit": [1, 0]}, {"t": [2], "unit": [1]}),
+        counts([1, 1], [0, 1])),
     # Decay 1, threshold 1. The currents 0.75, 0.5, 0.5 charge 0.75, 1.25 (spike, 0.25 left), 0.75: one spike. The
     # others, -1, 2, 0, charge -1, 1 (spike, 0 left), 0: one spike. Trained with two steps, it takes three.
     "a time series": (ask("series", [[[0.75, -1]], [[0.5, 2]], [[0.5, 0]]]), counts([1, 1])),
     "a time series of flat steps": (ask("series", [[0.75, -1], [0.5, 2], [0.5, 0]], needs="flat"), counts([1, 1])),
-    "a raster of recorded events": (
-        ask("pairs", RASTER),
+    "a raster of recorded events": (ask("pairs", RASTER),
         [{"class_index": 0, "label": "left", "spike_counts": [1, 0], "synaptic_operations": 8,
-          "probabilities": [0.73105858, 0.26894142]}],
-    ),
+        "probabilities": [0.73105858, 0.26894142]}]),
     # One half, then the spike of the second event.
-    "a recording's first steps": (
-        ask("pairs", RASTER[:2], time_steps=2, returns=EVERYTHING),
+    "a recording's first steps": (ask("pairs", RASTER[:2], time_steps=2, returns=EVERYTHING),
         [{"spike_counts": [1, 0], "raster": {"out": {"t": [1], "unit": [0]}}, "spikes_per_node": {"out": 1},
-          "membrane": {"out": [[0.5, 0.0], [0.0, 0.0]]}}],
-    ),
+        "membrane": {"out": [[0.5, 0.0], [0.0, 0.0]]}}]),
     # Unit 0 spikes at steps 1 and 3 of ten. After 8 steps, unit 1 has at most two spikes to come: a tie is unit 0's.
-    "a recording that is decided": (
-        ask("pairs", ENDS_EARLY, time_steps=10, stop="decided"), [{"steps_used": 8, "spike_counts": [2, 0]}]
-    ),
+    "a recording that is decided": (ask("pairs", ENDS_EARLY, time_steps=10, stop="decided"),
+        [{"steps_used": 8, "spike_counts": [2, 0]}]),
     # Each of 1 × 2 × 2 pixels straight into its neuron: those of at least 1 fire at each of the two steps.
     "pixels": (ask("image", [[[1, 0], [0, 1]]]), counts([2, 0, 0, 2])),
     "flat pixels": (ask("image", [0, 1, 0, 0], [1, 0, 0, 1], needs="flat"), counts([0, 2, 0, 0], [2, 0, 0, 2])),
-    "pixels, some of them flat": (
-        ask("image", [[[1, 0], [0, 1]]], [0, 1, 0, 0]), counts([2, 0, 0, 2], [0, 2, 0, 0])
-    ),
+    "pixels, some of them flat": (ask("image", [[[1, 0], [0, 1]]], [0, 1, 0, 0]), counts([2, 0, 0, 2], [0, 2, 0, 0])),
     "a raster of rows": (ask("strip", [[[1, 0]], [[1, 1]]]), counts([2, 1])),
     "a raster of flat rows": (ask("strip", [[1, 0], [1, 1]], needs="flat"), counts([2, 1])),
     # Channel 1, row 0, column 2 is unit (1 * 2 + 0) * 3 + 2 = 8; it spikes at steps 0 and 3.
     "a camera's raster": (ask("camera", CAMERA_RASTER.tolist()), [{"spike_counts": SEEN, "label": "unit 8"}]),
-    "a camera's events": (
-        ask("camera", {"t": [0, 3], "unit": [8, 8]}, {"t": [0, 3], "x": [2, 2], "y": [0, 0], "p": [1, 1]}),
-        counts(SEEN, SEEN),
-    ),
-    "a camera's raster among its events": (
-        ask("camera", CAMERA_RASTER.tolist(), {"t": [0, 3], "unit": [8, 8]}), counts(SEEN, SEEN)
-    ),
+    "a camera's events": (ask("camera", {"t": [0, 3], "unit": [8, 8]},
+        {"t": [0, 3], "x": [2, 2], "y": [0, 0], "p": [1, 1]}), counts(SEEN, SEEN)),
+    "a camera's raster among its events": (ask("camera", CAMERA_RASTER.tolist(), {"t": [0, 3], "unit": [8, 8]}),
+        counts(SEEN, SEEN)),
     # Channel 0, row 1, column 0 is unit (0 * 2 + 1) * 3 + 0 = 3, and channel 1, row 1, column 2 is unit 11.
-    "a camera's events in rows": (
-        ask("camera", {"t": [0, 1, 2], "x": [0, 2, 2], "y": [1, 1, 1], "p": [0, 1, 1]}),
-        counts([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]),
-    ),
+    "a camera's events in rows": (ask("camera", {"t": [0, 1, 2], "x": [0, 2, 2], "y": [1, 1, 1], "p": [0, 1, 1]}),
+        counts([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2])),
     # A current of 0.25 at each of four steps, and 1 at the last: 0.25, 0.5, 0.75, 2, of which one spike leaves 1; and
     # without the event 1, which is one spike too.
-    "events of an input with an offset": (
-        ask("offset", {"t": [3], "unit": [1]}, returns=["membrane"]),
-        [{"spike_counts": [1, 1], "membrane": {"out": [[0.25, 0.25], [0.5, 0.5], [0.75, 0.75], [0.0, 1.0]]}}],
-    ),
+    "events of an input with an offset": (ask("offset", {"t": [3], "unit": [1]}, returns=["membrane"]),
+        [{"spike_counts": [1, 1], "membrane": {"out": [[0.25, 0.25], [0.5, 0.5], [0.75, 0.75], [0.0, 1.0]]}}]),
     # 20 to 30 degrees become 0 to 1, and 1000 to 2000 hectopascal too. 25 and 2000 are 0.5 and 1, which at decay 1 and
     # threshold 1 give 1 and 2 spikes in two steps. 99 degrees and 0 hectopascal are taken for 30 and 1000: 2 and 0.
     "raw values, of which none is too far": (ask("weather", [25, 2000], [99, 0]), counts([1, 2], [2, 0])),
-    "all that is recorded": (
-        ask("toy", [0.75, 1.0], returns=EVERYTHING),
+    "all that is recorded": (ask("toy", [0.75, 1.0], returns=EVERYTHING),
         [{"raster": {"out": {"t": [0, 1, 1, 2], "unit": [1, 0, 1, 1]}}, "spikes_per_node": {"out": 4},
-          "membrane": {"out": [[0.75, 0.0], [0.125, 0.0], [0.8125, 0.0]]}}],
-    ),
-    "long records": (
-        ask("toy", *[[1, 0]] * 9, time_steps=1000, returns=EVERYTHING),
+        "membrane": {"out": [[0.75, 0.0], [0.125, 0.0], [0.8125, 0.0]]}}]),
+    "long records": (ask("toy", *[[1, 0]] * 9, time_steps=1000, returns=EVERYTHING),
         [{"spike_counts": [1000, 0], "raster": {"out": {"t": [*range(1000)], "unit": [0] * 1000}},
-          "membrane": {"out": [[0.0, 0.0]] * 1000}, "spikes_per_node": {"out": 1000}}] * 9,
-    ),
-    "a raster alone": (
-        ask("toy", [0.75, 1.0], returns=["raster"]), [{"raster": {"out": {"t": [0, 1, 1, 2], "unit": [1, 0, 1, 1]}}}]
-    ),
+        "membrane": {"out": [[0.0, 0.0]] * 1000}, "spikes_per_node": {"out": 1000}}] * 9),
+    "a raster alone": (ask("toy", [0.75, 1.0], returns=["raster"]),
+        [{"raster": {"out": {"t": [0, 1, 1, 2], "unit": [1, 0, 1, 1]}}}]),
     # Two neurons that fire as often as their charge holds the threshold of 1: 2.5 and 0 are two spikes at step 0, and
     # with 0.5 left, three at step 1.
-    "a neuron as often as it fires in a step": (
-        ask("multiple", [2.5, 0], returns=["raster"]),
-        [{"spike_counts": [5, 0], "raster": {"out": {"t": [0, 0, 1, 1, 1], "unit": [0, 0, 0, 0, 0]}}}],
-    ),
+    "a neuron as often as it fires in a step": (ask("multiple", [2.5, 0], returns=["raster"]),
+        [{"spike_counts": [5, 0], "raster": {"out": {"t": [0, 0, 1, 1, 1], "unit": [0, 0, 0, 0, 0]}}}]),
     # One leaky integrator, decay 0.5, a current of 1: its membrane is 1, 1.5, 1.75.
-    "a membrane that is read out": (
-        ask("membrane", [1], returns=EVERYTHING),
-        [{"membrane": {"out": [[1.0], [1.5], [1.75]]}, "raster": {}, "spikes_per_node": {}, "spike_counts": [0]}],
-    ),
+    "a membrane that is read out": (ask("membrane", [1], returns=EVERYTHING),
+        [{"membrane": {"out": [[1.0], [1.5], [1.75]]}, "raster": {}, "spikes_per_node": {}, "spike_counts": [0]}]),
     # One step later and doubled: 3.5 gives 3 spikes, 1.0 gives 1. They charge j = 3, 1.5 and v = 3, 0.5 * 3 + 1.5; the
     # other neuron a third of that.
-    "several spikes of a step": (
-        ask("later", [[1.75, 0.5], [0, 0], [4, 4]], returns=EVERYTHING),
+    "several spikes of a step": (ask("later", [[1.75, 0.5], [0, 0], [4, 4]], returns=EVERYTHING),
         [{"raster": {"several": {"t": [1, 1, 1, 1], "unit": [0, 0, 0, 1]}}, "spikes_per_node": {"several": 4},
-          "membrane": {"several": [[0, 0], [3.5, 1], [0, 0]], "out": [[0, 0], [3, 1], [3, 1]]},
-          "label": "a", "spike_counts": [0, 0], "synaptic_operations": 4}],
-    ),
+        "membrane": {"several": [[0, 0], [3.5, 1], [0, 0]], "out": [[0, 0], [3, 1], [3, 1]]}, "label": "a",
+        "spike_counts": [0, 0], "synaptic_operations": 4}]),
     # 1 has room for a threshold of 2**-23 2**23 times at each of two steps, and 3 for one of 1/4 twelve times.
     "the most spikes of a step": (ask("countless", [1]), counts([2**24])),
-    "a raster of many spikes of a step": (
-        ask("quarters", [3], returns=["raster"]),
-        [{"raster": {"many": {"t": [0] * 12 + [1] * 12, "unit": [0] * 24}}, "spike_counts": [24]}],
-    ),
+    "a raster of many spikes of a step": (ask("quarters", [3], returns=["raster"]),
+        [{"raster": {"many": {"t": [0] * 12 + [1] * 12, "unit": [0] * 24}}, "spike_counts": [24]}]),
     # A Linear that passes both inputs on, takes 1 from the second, and is read as the mean of three equal steps. Two
     # inputs that are not 0 meet two weights each. It has no neurons, and so nothing that is recorded.
-    "a regression": (
-        ask("arm", [0.25, 3], [0.5, 0]),
+    "a regression": (ask("arm", [0.25, 3], [0.5, 0]),
         [{"values": [0.25, 2.0], "synaptic_operations": 4, "spike_counts": [0, 0]},
-         {"values": [0.5, -1.0], "synaptic_operations": 2, "spike_counts": [0, 0]}],
-    ),
+        {"values": [0.5, -1.0], "synaptic_operations": 2, "spike_counts": [0, 0]}]),
     "a regression's records": (ask("arm", [0.25, 3], returns=EVERYTHING), [{"values": [0.25, 2.0]} | NOTHING]),
     "negative whole numbers": (ask("exact", [-1, 300]), [{"values": [-1.0, 300.0]}]),
-    "the greatest integers that float32 holds with all before them": (
-        ask("exact", [2**24, -(2**24)], datatype="INT64"), [{"values": [2.0**24, -(2.0**24)]}]
-    ),
+    "the greatest integers that float32 holds with all before them": (ask("exact", [2**24, -(2**24)], datatype="INT64"),
+        [{"values": [2.0**24, -(2.0**24)]}]),
     # The outputs 0.25 and 1.75 - 1 are a distribution already, and no softmax is made of them.
-    "probabilities as they are read": (
-        ask("odds", [0.25, 1.75]), [{"probabilities": [0.25, 0.75], "label": "speed"}]
-    ),
-    "samples that are decided": (
-        ask("toy", CLEAR, LEVEL, SILENT, **EARLY),
+    "probabilities as they are read": (ask("odds", [0.25, 1.75]), [{"probabilities": [0.25, 0.75], "label": "speed"}]),
+    "samples that are decided": (ask("toy", CLEAR, LEVEL, SILENT, **EARLY),
         [{"steps_used": 5, "spike_counts": [5, 0]}, {"steps_used": 8, "spike_counts": [8, 8]},
-         {"steps_used": 8, "spike_counts": [0, 0]}],
-    ),
-    "records that end with their sample": (
-        ask("toy", CLEAR, LEVEL, returns=EVERYTHING, **EARLY),
+        {"steps_used": 8, "spike_counts": [0, 0]}]),
+    "records that end with their sample": (ask("toy", CLEAR, LEVEL, returns=EVERYTHING, **EARLY),
         [{"raster": {"out": {"t": [0, 1, 2, 3, 4], "unit": [0] * 5}}, "membrane": {"out": [[0.0, 0.0]] * 5},
-          "spikes_per_node": {"out": 5}, "steps_used": 5},
-         {"membrane": {"out": [[0.0, 0.0]] * 8}, "steps_used": 8, "spikes_per_node": {"out": 16},
-          "raster": {"out": {"t": [step for step in range(8) for _ in "ab"], "unit": [0, 1] * 8}}}],
-    ),
+        "spikes_per_node": {"out": 5}, "steps_used": 5},
+        {"membrane": {"out": [[0.0, 0.0]] * 8}, "steps_used": 8, "spikes_per_node": {"out": 16},
+        "raster": {"out": {"t": [step for step in range(8) for _ in "ab"], "unit": [0, 1] * 8}}}]),
     # It is looked at after 2, 3, 5 and 8 steps, and its lead n has to be 0.5 for each of the 8 - n that remain: 3 is
     # more than 2.5.
-    "samples that are confident": (
-        ask("calibrated", CLEAR, LEVEL, SILENT, stop="confident"), [{"steps_used": steps} for steps in (3, 8, 8)]
-    ),
+    "samples that are confident": (ask("calibrated", CLEAR, LEVEL, SILENT, stop="confident"),
+        [{"steps_used": steps} for steps in (3, 8, 8)]),
     # 0.5 charges 0.5, 0.75, 0.875, below the threshold; twice that fires at every step.
     "the first version": (ask("two", [0.5, 0], version=1), counts([0, 0])),
     "the second version": (ask("two", [0.5, 0], version=2), counts([3, 0])),
@@ -308,97 +267,66 @@ NAN, INFINITY = float("nan"), float("inf")
 TWO = "expected [-1, 2], where -1 is 1 or more"
 
 
-def not_finite(value: float, name: str) -> tuple[Question, int, dict[str, str]]:
+def not_finite(value: float, name: str) -> tuple[Question, dict[str, str]]:
     """Return the refusal of a value that is not finite: text names it, and numbers have a range."""
     outside = f"inputs[0][1] is {value:g}, expected 0 to 10"
     tensor = f"inputs[0].data holds {name}, expected a number within ±1.79769e+308"
     said = {"json": f"inputs[0][1] is {name}, expected a finite number", "array": outside}
-    return ask("toy", [1, value]), 422, said | {"tensor": tensor, "bytes": outside}
+    return ask("toy", [1, value]), said | {"tensor": tensor, "bytes": outside}
 
 
-def option(sentence: str, *, needs: str = "", **options: Any) -> tuple[Question, int, str]:
+def option(sentence: str, *, needs: str = "", **options: Any) -> tuple[Question, str]:
     """Return the refusal of an option, with a sample that every way in has words for."""
-    return ask("pairs", RASTER, needs=needs, **options), 422, sentence
+    return ask("pairs", RASTER, needs=needs, **options), sentence
 
 
-def events(sentence: str, model: str = "camera", /, **sample: Any) -> tuple[Question, int, str]:
+def events(sentence: str, model: str = "camera", /, **sample: Any) -> tuple[Question, str]:
     """Return the refusal of a sample of events."""
-    return ask(model, sample), 422, sentence
+    return ask(model, sample), sentence
 
 
-# By what is wrong: the question, the status of the native routes, and what the sentence says, where it differs by the
-# form in which samples are sent. Without words for "bytes" they are those for "tensor".
-REFUSALS: dict[str, tuple[Question, int, str | dict[str, str]]] = {
-    "no sample": (
-        ask("toy", needs="together"),
-        422,
-        {"json": "inputs is empty, expected at least one item", "array": "of shape 0, expected samples×2, or one",
-         "tensor": f"inputs[0].shape is [0], {TWO}"},
-    ),
-    "too many samples": (
-        ask("toy", *[[0, 0]] * 1025, needs="together"), 413, "inputs has 1025 samples, expected at most 1024"
-    ),
-    "a sample of another length": (
-        ask("toy", [1, 2, 3]),
-        422,
+# By what is wrong: the question, and what the sentence says, where it differs by the form in which samples are sent.
+# Without words for "bytes" they are those for "tensor".
+REFUSALS: dict[str, tuple[Question, str | dict[str, str]]] = {
+    "no sample": (ask("toy", needs="together"), {"json": "inputs is empty, expected at least one item",
+        "array": "of shape 0, expected samples×2, or one", "tensor": f"inputs[0].shape is [0], {TWO}"}),
+    "too many samples": (ask("toy", *[[0, 0]] * 1025, needs="together"),
+        "inputs has 1025 samples, expected at most 1024"),
+    "a sample of another length": (ask("toy", [1, 2, 3]),
         {"json": "inputs[0] has shape 3, expected 2", "array": "is an array of shape 1×3, expected samples×2, or one",
-         "tensor": f"inputs[0].shape is [1, 3], {TWO}"},
-    ),
-    "the third sample's length": (
-        ask("toy", [1, 2], [1, 2], [1], needs="together"), 422, "inputs[2] has shape 1, expected 2"
-    ),
-    "pixels too few": (
-        ask("image", [1, 0, 0]),
-        422,
-        {"json": "inputs[0] has shape 3, expected 1×2×2, or 4 flat", "array": "1×3, expected samples×1×2×2, or one",
-         "tensor": "inputs[0].shape is [1, 3], expected [-1, 1, 2, 2], where -1 is 1 or more"},
-    ),
-    "rows of different lengths": (
-        ask("image", [[[1, 0], [0]]]), 422, "inputs[0] has rows of different lengths, expected shape 1×2×2"
-    ),
-    "channels that come last": (
-        ask("camera", [[[[0, 1]] * 3] * 2]),
-        422,
+        "tensor": f"inputs[0].shape is [1, 3], {TWO}"}),
+    "the third sample's length": (ask("toy", [1, 2], [1, 2], [1], needs="together"),
+        "inputs[2] has shape 1, expected 2"),
+    "pixels too few": (ask("image", [1, 0, 0]), {"json": "inputs[0] has shape 3, expected 1×2×2, or 4 flat",
+        "array": "1×3, expected samples×1×2×2, or one",
+        "tensor": "inputs[0].shape is [1, 3], expected [-1, 1, 2, 2], where -1 is 1 or more"}),
+    "rows of different lengths": (ask("image", [[[1, 0], [0]]]),
+        "inputs[0] has rows of different lengths, expected shape 1×2×2"),
+    "channels that come last": (ask("camera", [[[[0, 1]] * 3] * 2]),
         {"json": "inputs[0] has shape 1×2×3×2, expected 1×2×2×3, or 1×12 flat; the channels come first, as numpy.move",
-         "array": "1×1×2×3×2, expected samples×time_steps×2×2×3, or one; the channels come first, as numpy.moveaxis(",
-         "tensor": "is [1, 1, 2, 3, 2], expected [-1, -1, 2, 2, 3], where -1 is 1 or more; the channels come first"},
-    ),
+        "array": "1×1×2×3×2, expected samples×time_steps×2×2×3, or one; the channels come first, as numpy.moveaxis(",
+        "tensor": "is [1, 1, 2, 3, 2], expected [-1, -1, 2, 2, 3], where -1 is 1 or more; the channels come first"}),
     "not a number": not_finite(NAN, "NaN"),
     "infinity": not_finite(INFINITY, "Infinity"),
     "minus infinity": not_finite(-INFINITY, "-Infinity"),
-    "more than float32 holds": (
-        ask("toy", [1, 1e39]),
-        422,
+    "more than float32 holds": (ask("toy", [1, 1e39]),
         {"json": "inputs[0][1] is 1e+39, expected at most 340282346", "array": "inputs[0][1] is inf, expected 0 to",
-         "tensor": "inputs[0][1] is inf, expected 0 to 10"},
-    ),
-    "a value outside of the range": (ask("toy", [1, 10.5]), 422, "inputs[0][1] is 10.5, expected 0 to 10"),
-    "a step's value outside of the range": (
-        ask("series", [[[0, 5]]]), 422, "inputs[0][0][0][1] is 5, expected -4 to 4"
-    ),
-    "text": (ask("toy", [1, "2"]), 422, "inputs[0][1] is '2', expected a number"),
-    "no steps": (
-        ask("spikes", []),
-        422,
-        {"json": "inputs[0] has 0 steps, expected 1 to 1000", "array": "1×0, expected samples×time_steps×2, or one",
-         "tensor": "inputs[0].shape is [1, 0], expected [-1, -1, 2], where -1 is 1 or more"},
-    ),
-    "too many steps": (
-        ask("spikes", [[0, 1]] * 1001),
-        422,
+        "tensor": "inputs[0][1] is inf, expected 0 to 10"}),
+    "a value outside of the range": (ask("toy", [1, 10.5]), "inputs[0][1] is 10.5, expected 0 to 10"),
+    "a step's value outside of the range": (ask("series", [[[0, 5]]]), "inputs[0][0][0][1] is 5, expected -4 to 4"),
+    "text": (ask("toy", [1, "2"]), "inputs[0][1] is '2', expected a number"),
+    "no steps": (ask("spikes", []), {"json": "inputs[0] has 0 steps, expected 1 to 1000",
+        "array": "1×0, expected samples×time_steps×2, or one",
+        "tensor": "inputs[0].shape is [1, 0], expected [-1, -1, 2], where -1 is 1 or more"}),
+    "too many steps": (ask("spikes", [[0, 1]] * 1001),
         {"json": "inputs[0] has 1001 steps, expected 1 to 1000", "array": "is 1001, expected 1 to 1000",
-         "tensor": "inputs[0].shape[1] is 1001, expected 1 to 1000"},
-    ),
-    "samples of different steps": (
-        ask("spikes", [[0, 1]] * 3, [[0, 1]] * 2, needs="together"), 422, "inputs[1] has shape 2×2, expected 3×2"
-    ),
-    "other steps than the raster's": (
-        ask("spikes", [[0, 1]] * 3, time_steps=4),
-        422,
+        "tensor": "inputs[0].shape[1] is 1001, expected 1 to 1000"}),
+    "samples of different steps": (ask("spikes", [[0, 1]] * 3, [[0, 1]] * 2, needs="together"),
+        "inputs[1] has shape 2×2, expected 3×2"),
+    "other steps than the raster's": (ask("spikes", [[0, 1]] * 3, time_steps=4),
         {"json": "inputs[0] has shape 3×2, expected 4×2", "array": "time_steps is 4, but",
-         "tensor": "time_steps is 4, but inputs[0] has 3 steps"},
-    ),
-    "a step of no array": (ask("spikes", [0, 1], needs="JSON"), 422, "inputs[0][0] is 0, expected an array"),
+        "tensor": "time_steps is 4, but inputs[0] has 3 steps"}),
+    "a step of no array": (ask("spikes", [0, 1], needs="JSON"), "inputs[0][0] is 0, expected an array"),
     "events without units": events("inputs[0].unit is missing", t=[0]),
     "more units than times": events("inputs[0]: 1 t for 2 unit, expected as many of both", t=[0], unit=[0, 1]),
     "an event after the last step": events("inputs[0].t[0] is 4, expected 0 to 3", t=[4], unit=[0]),
@@ -416,11 +344,7 @@ REFUSALS: dict[str, tuple[Question, int, str | dict[str, str]]] = {
     ),
     "events for a model of constants": events("inputs[0] is an object, expected an array", "toy", t=[0], unit=[0]),
     "no time steps": option("time_steps is 0, expected at least 1", time_steps=0),
-    "too many time steps": (
-        ask("toy", [1, 1], time_steps=1001),
-        422,
-        "time_steps is 1001, expected 1 to 1000",
-    ),
+    "too many time steps": (ask("toy", [1, 1], time_steps=1001), "time_steps is 1001, expected 1 to 1000"),
     "time steps of words": option("time_steps is 'many', expected an integer", time_steps="many"),
     "a seed below 0": option("seed is -1, expected at least 0", seed=-1),
     "a seed of words": option("seed is 'one', expected an integer", seed="one"),
@@ -428,33 +352,26 @@ REFUSALS: dict[str, tuple[Question, int, str | dict[str, str]]] = {
     "no calibration": option("stop is 'confident', but the model has no calibration for it", stop="confident"),
     "another record": option("return[0] is 'spikes', expected 'raster', 'membrane' or 'spikes_", returns=["spikes"]),
     "an unknown option": option("steps is not a field here, expected one of", needs="unknown", steps=3),
-    "the calibration of other steps": (
-        ask("calibrated", CLEAR, stop="confident", time_steps=9),
-        422,
-        "stop is 'confident', but time_steps is 9, and the model is calibrated for 8",
-    ),
-    "a regression that is decided": (
-        ask("arm", [1, 1], stop="decided"), 422, "stop is 'decided', but the model gives values and no classes"
-    ),
+    "the calibration of other steps": (ask("calibrated", CLEAR, stop="confident", time_steps=9),
+        "stop is 'confident', but time_steps is 9, and the model is calibrated for 8"),
+    "a regression that is decided": (ask("arm", [1, 1], stop="decided"),
+        "stop is 'decided', but the model gives values and no classes"),
     # 1,024 samples of 1,000 steps of two neurons.
-    "more than is recorded": (
-        ask("toy", *[[1, 1]] * 1024, time_steps=1000, returns=["membrane"], needs="together"),
-        422,
-        "return has 'membrane', which for 1024 samples at 1000 time_steps is 2048000 values, expected at most 1000000",
-    ),
+    "more than is recorded": (ask("toy", *[[1, 1]] * 1024, time_steps=1000, returns=["membrane"], needs="together"),
+        "return has 'membrane', which for 1024 samples at 1000 time_steps is 2048000 values, expected at most 1000000"),
     # A value of 4 has room for a threshold of 2**-23 2**25 times.
-    "more spikes in a step than are counted": (
-        ask("countless", [4]), 422, "node 'many': a neuron fires 33554432 times in one step, expected at most 16777216"
-    ),
-    "a version that there is not": (
-        ask("two", [1, 2], version=9, needs="server"), 404, "model 'two' has no version '9' here; it has: 1, 2"
-    ),
-    "a model that there is not": (
-        ask("nobody", [1, 2], needs="server"), 404, "model 'nobody' is not served here; this server has: arm, c"
-    ),
-    "a deadline": (
-        ask("toy", *[[1, 1]] * 1024, time_steps=1000, timeout_ms=1),
-        504,
-        "model 'toy' did not answer within the time that the request had",
-    ),
+    "more spikes in a step than are counted": (ask("countless", [4]),
+        "node 'many': a neuron fires 33554432 times in one step, expected at most 16777216"),
+    "a version that there is not": (ask("two", [1, 2], version=9, needs="server"),
+        "model 'two' has no version '9' here; it has: 1, 2"),
+    "a model that there is not": (ask("nobody", [1, 2], needs="server"),
+        "model 'nobody' is not served here; this server has: arm, c"),
+    "a deadline": (ask("toy", *[[1, 1]] * 1024, time_steps=1000, timeout_ms=1),
+        "model 'toy' did not answer within the time that the request had"),
 }  # fmt: skip
+STATUSES = {  # of the native routes, where it is not 422
+    "too many samples": 413,
+    "a version that there is not": 404,
+    "a model that there is not": 404,
+    "a deadline": 504,
+}

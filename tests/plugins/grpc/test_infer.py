@@ -34,43 +34,27 @@ def changed(change: Any, **more: Any) -> messages.ModelInferRequest:
     ("request_", "sentence"),
     [
         (changed(lambda r: r.raw_input_contents.append(b"")), "raw_input_contents has 2 elements, expected 1, of the"),
-        (
-            changed(lambda r: r.inputs[0].contents.fp32_contents.append(1)),
-            "the message has inputs[0].contents and raw_input_contents, expected one of them",
-        ),
-        (
-            changed(lambda r: r.ClearField("raw_input_contents")),
-            "inputs[0].contents.fp32_contents has 0 bytes, expected 8 for FP32 of shape 1×2",
-        ),
-        (
-            changed(lambda r: r.inputs[0].contents.int_contents.append(1), raw=False),
-            "int_contents has values, expected them in inputs[0].contents.fp32_contents for FP32",
-        ),
-        (
-            changed(lambda r: r.raw_input_contents.__setitem__(0, b"\0" * 7)),
-            "raw_input_contents[0] has 7 bytes, expected 8 for FP32 of shape 1×2",
-        ),
-        (
-            changed(lambda r: r.inputs[0].contents.int_contents.append(1), datatype="INT8", raw=False),
-            "inputs[0].contents.int_contents holds 3 values, expected 2 for shape 1×2",
-        ),
-        (
-            changed(lambda r: r.inputs[0].contents.int_contents.__setitem__(0, 128), datatype="INT8", raw=False),
-            "inputs[0].contents.int_contents holds 128, expected -128 to 127",
-        ),
-        (
-            changed(lambda r: setattr(r.inputs[0], "datatype", "FP16"), raw=False),
-            "inputs[0].contents cannot hold FP16, expected its bytes in raw_input_contents",
-        ),
-        (
-            changed(lambda r: setattr(r.inputs[0], "datatype", "BYTES"), raw=False),
-            "inputs[0].datatype is BYTES, expected FP32 or another of numbers",
-        ),
+        (changed(lambda r: r.inputs[0].contents.fp32_contents.append(1)),
+            "the message has inputs[0].contents and raw_input_contents, expected one of them"),
+        (changed(lambda r: r.ClearField("raw_input_contents")),
+            "inputs[0].contents.fp32_contents has 0 bytes, expected 8 for FP32 of shape 1×2"),
+        (changed(lambda r: r.inputs[0].contents.int_contents.append(1), raw=False),
+            "int_contents has values, expected them in inputs[0].contents.fp32_contents for FP32"),
+        (changed(lambda r: r.raw_input_contents.__setitem__(0, b"\0" * 7)),
+            "raw_input_contents[0] has 7 bytes, expected 8 for FP32 of shape 1×2"),
+        (changed(lambda r: r.inputs[0].contents.int_contents.append(1), datatype="INT8", raw=False),
+            "inputs[0].contents.int_contents holds 3 values, expected 2 for shape 1×2"),
+        (changed(lambda r: r.inputs[0].contents.int_contents.__setitem__(0, 128), datatype="INT8", raw=False),
+            "inputs[0].contents.int_contents holds 128, expected -128 to 127"),
+        (changed(lambda r: setattr(r.inputs[0], "datatype", "FP16"), raw=False),
+            "inputs[0].contents cannot hold FP16, expected its bytes in raw_input_contents"),
+        (changed(lambda r: setattr(r.inputs[0], "datatype", "BYTES"), raw=False),
+            "inputs[0].datatype is BYTES, expected FP32 or another of numbers"),
         (changed(lambda r: r.parameters["seed"].Clear()), "parameters.seed is null, expected an integer"),
         (changed(lambda r: r.ClearField("inputs")), "inputs holds 0 tensors, expected one, 'inputs'"),
         (changed(lambda r: r.inputs.append(r.inputs[0])), "inputs holds 2 tensors, expected one, 'inputs'"),
     ],
-)
+)  # fmt: skip
 def test_what_only_a_message_can_say_wrong_is_invalid_argument(rpc: Rpc, request_: Any, sentence: str) -> None:
     error = rpc.refused("ModelInfer", request_)
     assert error.code() is StatusCode.INVALID_ARGUMENT

@@ -55,14 +55,10 @@ def test_each_key_that_is_set_opens_the_models(locked: TestClient, key: str) -> 
 @pytest.mark.parametrize(
     "headers",
     [
-        {},
-        bearing(STRANGER),
-        bearing(""),
-        bearing(digest(ALICE)),
-        {"Authorization": ALICE},
+        {}, bearing(STRANGER), bearing(""), bearing(digest(ALICE)), {"Authorization": ALICE},
         {"Authorization": "Basic x"},
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize(
     "path",
     ["/predict", "/models", "/models/toy", "/metrics", "/docs/x", "/page", "/x", "/v2", "/v2/models/toy"],

@@ -169,15 +169,12 @@ def test_an_odd_name_or_version_is_served_nowhere(http: httpx.Client, place: str
     [
         ("/v2/repository/index", "[]", "the body is an array, expected an object"),
         ("/v2/repository/index", '{"ready": 1}', "ready is 1, expected"),
-        (
-            "/v2/repository/models/toy/load",
-            '{"parameters": {"config": "{}"}}',
-            "parameters is an object, expected none, since a model is what its bundle",
-        ),
+        ("/v2/repository/models/toy/load", '{"parameters": {"config": "{}"}}',
+            "parameters is an object, expected none, since a model is what its bundle"),
         ("/v2/repository/models/toy/unload", '{"parameters": {"now": true}}', "parameters.now is not a field here"),
         ("/v2/repository/models/toy/unload", "{", "the body is not JSON"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_call_of_the_repository_does_nothing(http: httpx.Client, path: str, body: str, sentence: str) -> None:
     refused(http, http.post(path, content=body), {400}, sentence)
 
