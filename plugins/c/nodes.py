@@ -432,7 +432,8 @@ class _Writer:
         if network.spec.readout.of_membrane and node is network.spec.readout_node:
             read = self.pieces.membranes[node.name] = self.buffer("float", "_membrane", count)
             self.say(f"  {read.element} = {membrane};")
-        self.say(f"  {out.element} = {leaving};", "}")
+        fired = "LEFT > 16777216.0f ? 16777216.0f : LEFT" if kind == "float" else "LEFT"  # a server refuses more
+        self.say(f"  {out.element} = {(fired if isinstance(node, Spiking) else 'LEFT').replace('LEFT', leaving)};", "}")
         return out
 
     def own(self, name: str, values: FloatArray) -> str:

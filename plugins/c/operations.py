@@ -78,7 +78,6 @@ static float rounded_down(float x) {
 _FIRED = """
 static float fired(float charged, float threshold) {
   float often = charged / threshold;
-  if (often > 16777216.0f) return 16777216.0f; /* a server refuses more */
   return charged > 0.0f && often > 0.0f ? rounded_down(often) : 0.0f;
 }
 """

@@ -31,13 +31,12 @@ from spikeserve.models.engines.state import State
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
-from tests.models.test_parity import CASES
 from tests.networks import Case, dyadic_cases, network_of, regression, task, toy, votes
 from tests.same import EVERYTHING, assert_same
 
-drawn = settings(max_examples=max(1, CASES // 2), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+drawn = settings(max_examples=settings().max_examples // 2 + 1, suppress_health_check=[HealthCheck.too_slow])
 every_engine = pytest.mark.parametrize("engine", list(ENGINES))
-pytestmark = pytest.mark.timeout(max(300, CASES))
+pytestmark = pytest.mark.timeout(max(300, settings().max_examples))
 
 
 @dataclass(frozen=True)

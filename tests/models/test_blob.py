@@ -15,13 +15,12 @@ from spikeserve.models.engines.blob import HEADER, bytes_per_sample, from_bytes,
 from spikeserve.models.engines.state import arrays_of
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.network import Network
-from tests.models.test_parity import CASES
 from tests.networks import Case, dyadic_cases, network_of, task
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
 BUNDLE, OTHER = hashlib.sha256(b"bundle").hexdigest(), hashlib.sha256(b"other").hexdigest()
 
-slow = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slow = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @slow

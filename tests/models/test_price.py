@@ -136,6 +136,17 @@ def test_a_delay_costs_its_longest_for_each_sample_and_each_edge_a_sum() -> None
     assert out.running == 5 + 2 * 5  # the neurons, and two sums
 
 
+def test_the_price_of_taps_is_one_line_of_inputs_and_an_output_for_each_tap() -> None:
+    few, many = (
+        Price.of(
+            spec_of([{"type": "Delay", "name": "seen", "taps": taps}], [10], 10 * len(taps), readout="mean")
+        ).nodes[1]
+        for taps in ([9], [*range(10)])
+    )
+    assert few.carried == many.carried == 4 * 9 * 10
+    assert (many.per_step, many.running) == (10 * few.per_step, 10 * few.running)
+
+
 @pytest.mark.parametrize("attack", huge_specs(), ids=lambda attack: str(attack[0]))
 def test_a_bundle_that_asks_for_too_much_is_refused_before_it_is_made(tmp_path: Path, attack: HugeSpec) -> None:
     _, spec, sentence = attack

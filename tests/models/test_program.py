@@ -4,19 +4,16 @@ import sys
 import threading
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
-from spikeserve.models.engines import ENGINES, create
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.neurons import program_of
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.expressions import Expression, leaf
 from spikeserve.models.spec.nodes import Neuron, ProgramBase
 from spikeserve.models.spec.program import InvalidProgram, read, write
-from tests.models.test_parity import CASES
-from tests.networks import Case, dyadic_cases, network_of
+from tests.networks import Case, dyadic_cases
 
 LIF = ["u = decay * v + current", "s = fire(u, threshold)", "v = u - threshold * hold(s)"]
 
@@ -100,7 +97,6 @@ def test_a_state_starts_at_no_other_state() -> None:
         spiking(["v = current", "w = current", "s = current > 1"], {"v": 0.0, "w": "v"})
 
 
-@settings(max_examples=CASES, deadline=None)
 @given(case=dyadic_cases())
 def test_what_is_written_is_read_back_as_the_same_program(case: Case) -> None:
     for node in case.network.spec.nodes:
@@ -179,20 +175,3 @@ def test_a_node_holds_its_program_as_readable_lines() -> None:
     assert isinstance(node, ProgramBase)
     assert node.program.step == tuple(LIF)
     assert node.read_program == program_of(node)
-
-
-@pytest.mark.parametrize("engine", list(ENGINES))
-def test_an_authors_neuron_gives_what_the_named_one_gives(engine: str) -> None:
-    from spikeserve.models.coding import DenseInputs
-
-    # Any parameter may have the name of anything that an engine has of its own.
-    lines = ["u = forward * v + current", "s = fire(u, training)", "v = u - training * hold(s)"]
-    author = {"type": "Neuron", "name": "n", "parameters": {"forward": "per_neuron", "training": 0.75}}
-    author |= {"program": {"states": {"v": 0.0}, "step": lines, "spikes": "s"}}
-    named = {"type": "LIF", "name": "n", "decay": "per_neuron", "threshold": 0.75}
-    inputs = DenseInputs(np.random.default_rng(0).random((9, 3, 2), np.float32), 9)
-    settings = {"input": {"shape": [2]}, "coding": "current", "time_steps": 9, "labels": ["a", "b"]}
-    first = create(engine, network_of([author], {"n.forward": [0.5, 0.9]}, **settings)).run(inputs)[0]
-    second = create(engine, network_of([named], {"n.decay": [0.5, 0.9]}, **settings)).run(inputs)[0]
-    assert first.spike_counts.tolist() == second.spike_counts.tolist()
-    assert first.spike_counts.sum() > 0

@@ -1,6 +1,7 @@
 """The spec: what loads can run, and what cannot is refused by name with both values."""
 
 import json
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from spikeserve.models.errors import InvalidSpec
-from spikeserve.models.spec import Spec
+from spikeserve.models.spec import Scores, Spec
 from spikeserve.models.spec.network import Network
 from tests.networks import toy
 
@@ -235,3 +236,92 @@ def test_a_networks_tensors_cannot_be_changed_behind_its_back() -> None:
     assert network.tensors["fc.weight"].tolist() == [[1, 0], [0, 1]]
     with pytest.raises(ValueError, match="read-only"):
         network.tensors["fc.weight"][0, 0] = 7
+
+
+def around(*nodes: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return the fields of a spec of four inputs, "b", and the same as two by two, "a", before these nodes."""
+    before = [{"type": "Flatten", "name": "b"}, {"type": "Reshape", "name": "a", "inputs": ["input"], "shape": [2, 2]}]
+    after = {"type": "IF", "name": "out", "inputs": [nodes[-1]["name"], "b"]}
+    return {"input": {"shape": [4]}, "time_steps": 1, "labels": ["a"], "nodes": [*before, *nodes, after]} | fields
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"type": "Reshape", "name": "n", "shape": [5]}, "shape is 5, 5 values, but its input has shape 2×2, 4 values"),
+    ({"type": "Permute", "name": "n", "order": [0]}, "order has 1 axes, but its input has shape 2×2"),
+    ({"type": "Permute", "name": "n", "order": [0, 0]}, "order is [0, 0], expected each axis from 0 to 1 once"),
+    ({"type": "Multiply", "name": "n", "inputs": ["a", "b"]}, "'a' and 'b' are multiplied, but have shapes 2×2 and 4"),
+    ({"type": "Concatenate", "name": "n", "inputs": ["a", "b"]}, "'a' and 'b' are joined along axis 0, but have shape"),
+    ({"type": "Concatenate", "name": "n", "inputs": ["b", "a"], "axis": 1}, "axis is 1, but its input 'b' has shape 4"),
+    (
+        {"type": "MatMul", "name": "n", "inputs": ["a", "b"]},
+        "'a' and 'b' have shapes 2×2 and 4, expected (heads, rows, inner) and (heads, inner, columns)",
+    ),
+    ({"type": "MaxPool1d", "name": "n", "kernel_size": 2, "padding": 2}, "padding is 2, expected at most half of"),
+    ({"type": "Scale", "name": "n", "scale": 2, "steps": 4}, "4, but scale 2 and offset 0 are the same at each"),
+    (
+        {"type": "ConvTranspose1d", "name": "n", "in_channels": 2, "out_channels": 1, "kernel_size": 1, "padding": 1},
+        "a kernel of 1 with its padding leaves nothing of an input of 2×2",
+    ),
+    (
+        {"type": "ConvTranspose1d", "name": "n", "in_channels": 2, "out_channels": 1, "kernel_size": 1}
+        | {"output_padding": 1},
+        "output_padding is 1, expected less than the stride 1",
+    ),
+]
+TAPS: list[tuple[dict[str, Any], str]] = [
+    ({}, "node 'n': has neither delay nor taps, expected one of them"),
+    ({"delay": 1, "taps": [0]}, "node 'n': has delay and taps, expected one of them"),
+    ({"taps": []}, "at least 1 item"),
+    ({"taps": [-1, 0]}, "greater than or equal to 0"),
+    ({"taps": [0, 100_001]}, "less than or equal to 100000"),
+    ({"taps": [0, 2, 2]}, "node 'n': taps has 2 after 2, expected ascending steps"),
+    ({"taps": [0, 1.5]}, "integer"),
+]
+REFUSED += [({"type": "Delay", "name": "n"} | fields, sentence) for fields, sentence in TAPS]
+REFUSED += [({"type": "Multiply", "name": "n", "inputs": ["a"]}, "inputs")]
+LINEAR: dict[str, Any] = {"type": "Linear", "name": "fc", "in_features": 4, "out_features": 2}
+OF_THE_LAST: list[tuple[dict[str, Any], str]] = [
+    ({"readout": "spike_count"}, "node 'fc': readout 'spike_count' needs a spiking last node, not Linear"),
+    ({"readout": "first_spike"}, "node 'fc': readout 'first_spike' needs a spiking last node, not Linear"),
+    ({"readout": "max_membrane"}, "a neuron as the last node, not Linear; 'max' reads any node's output"),
+    ({"readout": "last", "units": ["m", "s"]}, "units: ['m', 's'] given, but scores is 'softmax', which has none"),
+    (
+        {"readout": "last", "scores": "values", "units": ["m"]},
+        "units: 1 given, expected one for each of the 2 labels",
+    ),
+    (
+        {"input": {"shape": [30_000]}}
+        | {"nodes": [{"type": "Delay", "name": "n", "taps": [*range(100_000)]}, {"type": "IF", "name": "out"}]},
+        "node 'n': its output has shape 3000000000, 3000000000 values",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        *((around(node), sentence) for node, sentence in REFUSED),
+        *((around(LINEAR) | {"nodes": [LINEAR], "labels": ["a", "b"]} | each, said) for each, said in OF_THE_LAST),
+    ],
+    ids=[sentence for _, sentence in REFUSED + OF_THE_LAST],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence_of_one_line(spec: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidSpec, match=re.escape(sentence)) as refused:
+        Spec.read(spec)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_an_older_bundle_says_means_what_it_did() -> None:
+    # Of before `scores`: it has neither field, and its readout's name still is one.
+    spec = Spec.read(changed(readout="max_membrane"))
+    older = spec.model_dump(mode="json", exclude={"scores", "units"})
+    assert older["readout"] == "max_membrane"
+    assert Spec.read(older) == spec
+    assert (spec.scores, spec.units) == (Scores.SOFTMAX, None)
+
+
+def test_probabilities_are_the_softmax_of_scores_or_are_there_already() -> None:
+    readout = np.array([[0.25, 0.75]], np.float32)
+    assert Scores.PROBABILITIES.probabilities(readout).tolist() == [[0.25, 0.75]]
+    # exp(0.25) / (exp(0.25) + exp(0.75)) = 1 / (1 + exp(0.5))
+    np.testing.assert_allclose(Scores.SOFTMAX.probabilities(readout)[0, 0], 1 / (1 + np.exp(0.5)), rtol=1e-6)
