@@ -81,6 +81,9 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "quarters": many(0.25),
     "countless": many(2.0**-23),
+    "whole": network_of(
+        [{"type": "I", "name": "out"}], {}, **task(2, 2, ["left", "right"], low=-8, high=8, readout="last_membrane")
+    ),
     "exact": same(low=-GREATEST, high=GREATEST),
     "scaled": same(low=-2, high=3, scale=[0.3, 1 / 3], offset=[0.1, -0.7], resolution=0.25, out_of_range="clip"),
     "wide": network_of(
@@ -198,6 +201,8 @@ ANSWERS: dict[str, tuple[Question, list[dict[str, Any]]]] = {
     # One leaky integrator, decay 0.5, a current of 1: its membrane is 1, 1.5, 1.75.
     "a membrane that is read out": (ask("membrane", [1], returns=EVERYTHING),
         [{"membrane": {"out": [[1.0], [1.5], [1.75]]}, "raster": {}, "spikes_per_node": {}, "spike_counts": [0]}]),
+    # Two steps of 1.5 and -2 sum to 3 and -4.
+    "the greater sum": (ask("whole", [1.5, -2]), [{"class_index": 0, "label": "left", "spike_counts": [0, 0]}]),
     # One step later and doubled: 3.5 gives 3 spikes, 1.0 gives 1. They charge j = 3, 1.5 and v = 3, 0.5 * 3 + 1.5; the
     # other neuron a third of that.
     "several spikes of a step": (ask("later", [[1.75, 0.5], [0, 0], [4, 4]], returns=EVERYTHING),

@@ -148,7 +148,6 @@ def ours() -> dict[str, Any]:
     return described_file(messages.ModelInferRequest.DESCRIPTOR.file)
 
 
-REPOSITORY = {"inference.RepositoryModelLoadRequest", "inference.RepositoryModelUnloadRequest"}
 SOME_FIELDS = {"inference.ModelConfig"}  # of which the service fills a part
 
 
@@ -172,24 +171,6 @@ def test_the_configuration_has_fields_of_those_that_triton_ships() -> None:
         fields = mine[f"inference.{name}"]
         assert fields, name
         assert all(field in theirs[f"inference.{name}"] for field in fields), name
-
-
-def test_messages_are_those_that_kserve_ships() -> None:
-    mine, theirs = ours(), described("kserve.protocol.grpc.grpc_predict_v2_pb2")
-    assert len(theirs["methods"]["inference.GRPCInferenceService"]) == 8
-    assert (
-        theirs["methods"]["inference.GRPCInferenceService"].items()
-        <= mine["methods"]["inference.GRPCInferenceService"].items()
-    )
-    for name, fields in theirs["messages"].items():
-        if name in REPOSITORY:  # Triton has another name first, and KServe's is of the same number and type
-            assert [[each[0], *each[2:]] for each in fields] == [[1, 9, 1, None]]
-            assert mine["messages"][name][0][0] == 1
-            assert mine["messages"][name][0][2:] == fields[0][2:]
-        elif name == "inference.InferParameter":  # Triton has two choices more
-            assert mine["messages"][name][: len(fields)] == fields
-        else:
-            assert mine["messages"][name] == fields, name
 
 
 def test_what_is_compiled_is_what_the_proto_files_say(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -10,7 +9,6 @@ from fastapi.testclient import TestClient
 from spikeserve.service.http.answers import error_body
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.infer_requests import INFER
 from tests.serving import serving
 
 
@@ -53,61 +51,10 @@ def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, st
     assert len(answer.json()["error"]) < 300
 
 
-def test_a_body_of_many_strings_is_refused_before_each_is_found_wrong(client: TestClient) -> None:
-    # 2 × (10,000 + 4 for each of 1,024 samples) = 28,192 quotation marks at most; over the other protocol 2**15.
-    for path, most in (("/predict", 28_192), (INFER, 32_768)):
-        answer = client.post(path, json=dict.fromkeys(map(str, range(17_000))))
-        sentence = f"the body has 34000 quotation marks, expected at most {most}"
-        assert (answer.status_code, answer.json()["error"].startswith(sentence)) == (413, True)
-
-
 def test_an_error_reads_as_it_is_meant_and_no_text_fails_to_encode() -> None:
     # UTF-8 has no bytes for half a surrogate pair, but JSON has an escape.
     assert error_body("1×8 for '\ud800'") == '{"error": "1×8 for \'\\ud800\'"}'.encode()
     assert json.loads(error_body("1×8 for '\ud800'")) == {"error": "1×8 for '\ud800'"}
-
-
-@pytest.mark.parametrize(
-    ("limits", "request_", "status", "sentence"),
-    [
-        ({"max_time_steps": 9}, {"time_steps": 10}, 422, "time_steps is 10, expected 1 to 9"),
-        (
-            {"max_values": 59},
-            {"time_steps": 10},
-            413,
-            "inputs has 3 samples, which at 10 time_steps are 60 values in this model's widest layer, "
-            "expected at most 59",
-        ),
-        ({"max_body_bytes": 34}, {}, 413, "the body has 35 bytes, expected at most 34"),
-    ],
-)
-def test_a_limit_is_named_where_it_is_passed_and_lets_through_what_just_fits(
-    repository: Path, limits: dict[str, Any], request_: dict[str, object], status: int, sentence: str
-) -> None:
-    body = {"inputs": [[0.25, 1], [0.5, 1], [1, 1]]} | request_
-    (name, limit), *_ = limits.items()
-    with serving(repository, **limits) as client:
-        answer = client.post("/predict", json=body)
-    assert answer.status_code == status
-    assert answer.json()["error"].startswith(sentence)
-    with serving(repository, **{name: limit + 1}) as client:
-        assert client.post("/predict", json=body).status_code == 200
-
-
-@pytest.mark.parametrize("returned", ["membrane", "raster"])
-def test_more_values_than_are_recorded_are_422(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, returned: str
-) -> None:
-    # Three samples at three steps of two neurons are 18 values.
-    body = {"inputs": [[0.25, 1], [0.5, 1], [1, 1]], "return": [returned]}
-    for most, status in ((17, 422), (18, 200)):
-        monkeypatch.setattr("spikeserve.service.catalog.limits.RECORDED_VALUES", most)
-        with serving(repository) as client:
-            answer = client.post("/predict", json=body)
-        assert answer.status_code == status
-        if status == 422:
-            sentence = f"return has '{returned}', which for 3 samples at 3 time_steps is 18 values, expected at most 17"
-            assert answer.json() == {"error": sentence}
 
 
 @pytest.mark.parametrize(

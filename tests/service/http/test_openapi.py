@@ -8,45 +8,28 @@ import pytest
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
-from spikeserve.models.spec import Coding
-from spikeserve.models.spec.network import Network
 from spikeserve.service.inference.sessions.messages import StreamOptions
-from tests.bundles import publish
+from tests.bundles import published
+from tests.contracts.answers import NETWORKS
 from tests.inside import Inside
-from tests.networks import network_of, task, toy
 from tests.serving import serving
 
 PREDICT = ["/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict"]
+NAMES = ["weather", "toy", "rate", "late", "spikes", "series", "image"]
 INFER_STATUSES = {"200", "400", "401", "403", "404", "408", "413", "415", "503", "504"}
-
-
-def networks() -> list[Network]:
-    image = network_of(
-        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
-        {},
-        **task([2, 2, 1], 2, "abcd", low=-1, high=3),
-    )
-    features = network_of(
-        [{"type": "IF", "name": "out"}],
-        {},
-        **task(2, 2, "ab", low=[-1, 0.5], high=[1, 30], scale=[1, 0.1], out_of_range="clip"),
-    )
-    return [features, toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), toy(Coding.CURRENT), image]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """A client of all of them, each called by its place in the list."""
-    root = tmp_path_factory.mktemp("repository")
-    for place, network in enumerate(networks()):
-        publish(root, network, f"model{place}")
+    """A client of models of each coding."""
+    root = published(tmp_path_factory, **{name: NETWORKS[name] for name in NAMES})
     with serving(root) as client:
         yield client
 
 
-@pytest.mark.parametrize("default", range(len(networks())))
-def test_the_examples_fit_their_schemas(served: TestClient, default: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Inside(served.app).catalog, "default", f"model{default}")
+@pytest.mark.parametrize("default", NAMES)
+def test_the_examples_fit_their_schemas(served: TestClient, default: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Inside(served.app).catalog, "default", default)
     document = served.get("/openapi.json").json()
     examined = []
     for name, operation in operations(document):

@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from spikeserve.models.coding import EventInputs
 from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
 from spikeserve.service.catalog import limits
 from spikeserve.service.catalog.limits import SPARE, ModelLimits
 from spikeserve.service.inference.protocols.native.codec import to_samples
@@ -24,36 +26,66 @@ from tests.networks import network_of, task, toy
 from tests.service.infer_requests import INFER
 from tests.serving import serving
 
-
-def test_more_neuron_steps_than_twice_the_values_are_413(tmp_path: Path) -> None:
-    # Six layers of one neuron: a sample of two steps is 2 values of the widest layer and 12 neuron steps.
-    nodes = [{"type": "IF", "name": f"layer_{place}"} for place in range(6)]
-    publish(tmp_path, network_of(nodes, {}, **task(1, 2, ["only"])))
-    with serving(tmp_path, max_values=6) as client:
-        assert client.post("/predict", json={"inputs": [[1]]}).status_code == 200
-        answer = client.post("/predict", json={"inputs": [[1]] * 2})
-    assert answer.status_code == 413
-    assert answer.json() == {
-        "error": "inputs has 2 samples, which at 2 time_steps of this model's 6 neurons are 24 neuron steps, "
-        "expected at most 12"
-    }
+SIX_LAYERS = network_of([{"type": "IF", "name": f"layer_{place}"} for place in range(6)], {}, **task(1, 2, ["only"]))
+MANY = network_of(
+    [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 0.25}], {}, **task(1, 2, 1, low=0, high=4)
+)
+THREE: dict[str, Any] = {"inputs": [[0.25, 1], [0.5, 1], [1, 1]]}
+RECORDED = "return has '{}', which for 3 samples at 3 time_steps is 18 values, expected at most 17"
 
 
 @pytest.mark.parametrize(
-    ("values", "found"),
+    ("network", "limit", "passed", "fits", "body", "status", "sentence"),
+    [
+        (toy(), "max_time_steps", 9, 10, THREE | {"time_steps": 10}, 422, "time_steps is 10, expected 1 to 9"),
+        (toy(), "max_values", 59, 60, THREE | {"time_steps": 10}, 413, "inputs has 3 samples, which at 10 "
+            "time_steps are 60 values in this model's widest layer, expected at most 59"),
+        (toy(), "max_body_bytes", 34, 35, THREE, 413, "the body has 35 bytes, expected at most 34"),
+        # A sample of two steps is 2 values of the widest layer and 12 neuron steps, of which twice as many are allowed.
+        (SIX_LAYERS, "max_values", 6, 12, {"inputs": [[1]] * 2}, 413, "inputs has 2 samples, which at 2 time_steps of "
+            "this model's 6 neurons are 24 neuron steps, expected at most 12"),
+        (toy(), "RECORDED_VALUES", 17, 18, THREE | {"return": ["membrane"]}, 422, RECORDED.format("membrane")),
+        (toy(), "RECORDED_VALUES", 17, 18, THREE | {"return": ["raster"]}, 422, RECORDED.format("raster")),
+        # A value of 3 has room for a threshold of 1/4 twelve times, at each of two steps: 24 spikes of one neuron.
+        (MANY, "RECORDED_VALUES", 23, 24, {"inputs": [[3]], "return": ["raster"]}, 422,
+            "return has 'raster', which for these inputs holds 24 spikes, expected at most 23"),
+    ],
+)  # fmt: skip
+def test_a_limit_is_named_where_it_is_passed_and_lets_through_what_just_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network, limit: str, passed: int, fits: int, body: Any,
+    status: int, sentence: str,
+) -> None:  # fmt: skip
+    publish(tmp_path, network)
+    for most in (passed, fits):
+        if limit.isupper():  # it is of the code, and no setting
+            monkeypatch.setattr(limits, limit, most)
+        with serving(tmp_path, **({} if limit.isupper() else {limit: most})) as client:
+            answer = client.post("/predict", json=body)
+        found = (answer.status_code, answer.json().get("error"))
+        assert found == ((status, sentence) if most == passed else (200, None))
+
+
+STRINGS = b",".join(b'"%d":null' % number for number in range(17_000))
+
+
+@pytest.mark.parametrize(
+    ("content", "native", "tensors"),
     [
         # A comma each but the last; 1,024 samples of two values, and 2**14 marks beside them.
-        (b"0," * 18_433, "18433 commas, expected at most 18432"),
-        (b"[0]," * 18_433, "18433 commas, expected at most 18432"),
-        (b"[] " * 17_408, "17410 lists and objects, expected at most 17408"),
-        (b"{} " * 17_408, "17410 lists and objects, expected at most 17408"),
+        (b'"inputs": [%b0]' % (b"0," * 18_433), "18433 commas, expected at most 18432", ""),
+        (b'"inputs": [%b0]' % (b"[0]," * 18_433), "18433 commas, expected at most 18432", ""),
+        (b'"inputs": [%b0]' % (b"[] " * 17_408), "17410 lists and objects, expected at most 17408", ""),
+        (b'"inputs": [%b0]' % (b"{} " * 17_408), "17410 lists and objects, expected at most 17408", ""),
+        # 2 × (10,000 + 4 for each of 1,024 samples) = 28,192 quotation marks at most; over the other protocol 2**15.
+        (STRINGS, *(f"34000 quotation marks, expected at most {most}" for most in (28_192, 32_768))),
     ],
 )
-@pytest.mark.parametrize("path", ["/predict", INFER])
-def test_a_body_of_too_many_values_or_lists_is_413(client: TestClient, path: str, values: bytes, found: str) -> None:
-    answer = client.post(path, content=b'{"inputs": [' + values + b"0]}")
-    assert answer.status_code == 413
-    assert answer.json()["error"].startswith(f"the body has {found} in one request for this model")
+def test_a_body_of_too_many_values_lists_or_strings_is_413(
+    client: TestClient, content: bytes, native: str, tensors: str
+) -> None:
+    for path, found in (("/predict", native), (INFER, tensors or native)):
+        answer = client.post(path, content=b"{%b}" % content)
+        assert (answer.status_code, answer.json()["error"].startswith(f"the body has {found}")) == (413, True)
 
 
 SHAPES = ([6], [2, 3], [2, 3, 4])
@@ -98,24 +130,3 @@ def test_the_memory_of_events_follows_their_number_and_steps_not_the_sensor() ->
     assert isinstance(inputs, EventInputs)
     assert inputs.nbytes <= 1000 * 4 + 101 * 8
     assert peak < 200_000
-
-
-def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A value of 3 has room for a threshold of 1/4 twelve times, at each of two steps: 24 spikes of one neuron.
-    network = network_of(
-        [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 0.25}],
-        {},
-        **task(1, 2, ["only"], low=0, high=4),
-    )
-    publish(tmp_path, network)
-    body = {"inputs": [[3]], "return": ["raster"]}
-    monkeypatch.setattr(limits, "RECORDED_VALUES", 24)
-    with serving(tmp_path) as client:
-        assert len(client.post("/models/toy/predict", json=body).json()["predictions"][0]["raster"]["many"]["t"]) == 24
-    monkeypatch.setattr(limits, "RECORDED_VALUES", 23)
-    with serving(tmp_path) as client:
-        refused = client.post("/models/toy/predict", json=body)
-    assert refused.status_code == 422
-    assert refused.json() == {
-        "error": "return has 'raster', which for these inputs holds 24 spikes, expected at most 23"
-    }

@@ -60,16 +60,16 @@ def test_metadata_says_what_varies_and_configuration_leaves_the_batch_out(http: 
 
 
 def test_the_configuration_of_a_regression_has_names_and_units_and_its_outputs_no_classes(http: httpx.Client) -> None:
-    outputs = [output["name"] for output in http.get("/v2/models/regression").json()["outputs"]]
+    outputs = [output["name"] for output in http.get("/v2/models/arm").json()["outputs"]]
     assert outputs == ["values", "spike_counts", "synaptic_operations"]
-    parameters = http.get("/v2/models/regression/config").json()["parameters"]
+    parameters = http.get("/v2/models/arm/config").json()["parameters"]
     assert parameters["scores"] == {"string_value": "values"}
     assert [json.loads(parameters[name]["string_value"]) for name in ("names", "units")] == [
         ["angle", "speed"], ["rad", "m/s"],
     ]  # fmt: skip
     asked = request([[0.0, 0.0]], outputs=[{"name": "values", "parameters": {"classification": 2}}])
     sentence = "outputs[0].parameters.classification is 2, but the model gives values and no classes"
-    assert http.post("/v2/models/regression/infer", json=asked).json()["error"].startswith(sentence)
+    assert http.post("/v2/models/arm/infer", json=asked).json()["error"].startswith(sentence)
 
 
 def test_the_configuration_of_a_model_without_sequences_has_no_sequence_batching(repository: Path) -> None:

@@ -64,7 +64,7 @@ def test_an_output_says_for_itself_whether_it_is_bytes(http: httpx.Client) -> No
 
 def test_a_membrane_readout_is_an_output_of_its_own(http: httpx.Client) -> None:
     # Two steps of 1.5 and -2 sum to 3 and -4.
-    answer = http.post("/v2/models/integrator/infer", json=request([[1.5, -2.0]], outputs=[{"name": "readout"}]))
+    answer = http.post("/v2/models/whole/infer", json=request([[1.5, -2.0]], outputs=[{"name": "readout"}]))
     assert outputs(answer) == {"readout": [[3.0, -4.0]]}
     assert "readout" not in outputs(http.post(INFER, json=request(SAMPLES)))
 
@@ -75,7 +75,7 @@ def test_classification_gives_the_greatest_as_text_and_a_tie_to_the_lower_index(
     assert answer.json()["outputs"][0]["datatype"] == "BYTES"
     assert outputs(answer) == {"spike_counts": [["3:1:right", "1:0:left"], ["3:0:left", "3:1:right"]]}
     asked = [{"name": "readout", "parameters": {"classification": 1, "binary_data": True}}]
-    answer = http.post("/v2/models/integrator/infer", json=request([[1.5, -2.0]], outputs=asked))
+    answer = http.post("/v2/models/whole/infer", json=request([[1.5, -2.0]], outputs=asked))
     assert outputs(answer) == {"readout": [["3.000000:0:left"]]}
 
 
