@@ -59,12 +59,15 @@ def test_a_limit_is_named_where_it_is_passed_and_lets_through_what_just_fits(
     for most in (passed, fits):
         if limit.isupper():  # it is of the code, and no setting
             monkeypatch.setattr(limits, limit, most)
-        with serving(tmp_path, **({} if limit.isupper() else {limit: most})) as client:
+        settings: dict[str, Any] = {} if limit.isupper() else {limit: most}
+        with serving(tmp_path, **settings) as client:
             answer = client.post("/predict", json=body)
         found = (answer.status_code, answer.json().get("error"))
         assert found == ((status, sentence) if most == passed else (200, None))
 
 
+COMMAS = "18433 commas, expected at most 18432 in one request for this model"
+LISTS = "17410 lists and objects, expected at most 17408 in one request for this model"
 STRINGS = b",".join(b'"%d":null' % number for number in range(17_000))
 
 
@@ -72,10 +75,10 @@ STRINGS = b",".join(b'"%d":null' % number for number in range(17_000))
     ("content", "native", "tensors"),
     [
         # A comma each but the last; 1,024 samples of two values, and 2**14 marks beside them.
-        (b'"inputs": [%b0]' % (b"0," * 18_433), "18433 commas, expected at most 18432", ""),
-        (b'"inputs": [%b0]' % (b"[0]," * 18_433), "18433 commas, expected at most 18432", ""),
-        (b'"inputs": [%b0]' % (b"[] " * 17_408), "17410 lists and objects, expected at most 17408", ""),
-        (b'"inputs": [%b0]' % (b"{} " * 17_408), "17410 lists and objects, expected at most 17408", ""),
+        (b'"inputs": [%b0]' % (b"0," * 18_433), COMMAS, COMMAS),
+        (b'"inputs": [%b0]' % (b"[0]," * 18_433), COMMAS, COMMAS),
+        (b'"inputs": [%b0]' % (b"[] " * 17_408), LISTS, LISTS),
+        (b'"inputs": [%b0]' % (b"{} " * 17_408), LISTS, LISTS),
         # 2 × (10,000 + 4 for each of 1,024 samples) = 28,192 quotation marks at most; over the other protocol 2**15.
         (STRINGS, *(f"34000 quotation marks, expected at most {most}" for most in (28_192, 32_768))),
     ],
@@ -83,9 +86,9 @@ STRINGS = b",".join(b'"%d":null' % number for number in range(17_000))
 def test_a_body_of_too_many_values_lists_or_strings_is_413(
     client: TestClient, content: bytes, native: str, tensors: str
 ) -> None:
-    for path, found in (("/predict", native), (INFER, tensors or native)):
+    for path, found in (("/predict", native), (INFER, tensors)):
         answer = client.post(path, content=b"{%b}" % content)
-        assert (answer.status_code, answer.json()["error"].startswith(f"the body has {found}")) == (413, True)
+        assert (answer.status_code, f"the body has {found}" in answer.text) == (413, True)
 
 
 SHAPES = ([6], [2, 3], [2, 3, 4])
