@@ -105,7 +105,7 @@ REASONS = {
         *.FLOAT_BYTES *.LINE_BYTES plugins.ray.job.*STORE_BYTES service.catalog.limits.*_BYTES
         *.SESSION_BYTES *.M_ARENA_MAX *.LENGTH_BYTES *.SIGNATURE_BYTES *.WINDOW_BYTES *.HEADROOM_BYTES
         *.UNCOUNTED_BYTES *.MASK_BYTES *.KEY_BYTES *.EVENT_BYTES""",
-    "the range of whole numbers in which sums are exact, which tests/models/test_exact_sums.py draws": """
+    "the range of whole numbers in which sums are exact, which tests/contracts/test_sums.py draws": """
         models.engines.event.narrow.MOST_SHIFT models.spec.narrow.MOST_BITS
         plugins.nir.lava.neuron.HIGHEST""",
     "a default that a setting or a field replaces": "service.settings.* training.data.spoken_digits.MAX_STEPS",

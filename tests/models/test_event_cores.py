@@ -11,8 +11,8 @@ import pytest
 from spikeserve.models.engines.event.cores import Cores, Idle, shared
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
-from tests.models.test_event_engine import raster, stack
 from tests.models.test_parity import SPLIT
+from tests.models.test_wide import layer, raster
 from tests.same import assert_same_runs
 
 
@@ -31,10 +31,10 @@ def taken(monkeypatch: pytest.MonkeyPatch, cores: Cores) -> list[int]:
 
 @pytest.mark.parametrize("count", SPLIT)
 def test_the_samples_of_a_batch_are_shared(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, cores = stack(421), SPLIT[count]
+    network, cores = layer(neurons=421), SPLIT[count]
     helpers = taken(monkeypatch, cores)
     for batch in (1, 5):
-        assert_same_runs(raster(0.36, 6, batch, 784), ReferenceEngine(network), EventEngine(network, cores=cores))
+        assert_same_runs(raster(0.36, batch, network), ReferenceEngine(network), EventEngine(network, cores=cores))
     assert max(helpers, default=0) == cores.started == count - 1
 
 
@@ -115,13 +115,13 @@ def test_a_system_that_starts_no_thread_leaves_the_work_to_the_caller(monkeypatc
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     cores = Cores(2, least_work=0.0)
-    network, inputs = stack(200), raster(0.1, 6, 2, 784)
+    network, inputs = layer(neurons=200), raster(0.1, 2, layer())
     result, _ = EventEngine(network, cores=cores).run(inputs)
     np.testing.assert_array_equal(result.spike_counts, ReferenceEngine(network).run(inputs)[0].spike_counts)
 
 
 def test_engines_of_as_many_threads_share_their_cores() -> None:
-    network = stack(20)
+    network = layer(neurons=20)
     assert EventEngine(network, 2).cores is EventEngine(network, 2).cores is shared(2)
     assert EventEngine(network, 3).cores is not shared(2)
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,86 +11,30 @@ from safetensors.numpy import load_file
 from spikeserve.models.bundle import Bundle, File
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import ENGINES, create
+from spikeserve.models.engines import ENGINES
 from spikeserve.models.engines.event.connections import SPARSE
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.errors import InvalidBundle, InvalidSpec
-from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.models.spec.price import LoadLimits, Price
-from spikeserve.models.spec.sums import Summation, sums_of
 from spikeserve.plugins.onnx.graph import build
 from spikeserve.plugins.report.complexity import Complexity
 from tests.bundles import publish
+from tests.models.test_wide import layer
 from tests.networks import network_of, task
-from tests.same import EVERYTHING, assert_same_runs, assert_same_state
+from tests.same import EVERYTHING, assert_same_runs
 
-INPUTS, TAPS, NEURONS, STEPS = 60, 5, 90, 6
+INPUTS, TAPS, NEURONS = 60, 5, 90
 OTHERS = [name for name in ENGINES if name != "event"]
 
 
-def delayed(kind: str, *, taps: bool = True, bits: WeightBits = None, seed: int = 0, **fields: Any) -> Network:
-    """Return a layer whose synapses have a delay each, or with no `taps` a pruned one, and a pruned one of classes.
-
-    Weights are multiples of 1 / 8, which are of few bits, or of 1 / 1024, or any floats, by their `kind`.
-    """
-    rng, arriving = np.random.default_rng(seed), INPUTS * (TAPS if taps else 1)
-    sizes = {"fc.weight": (NEURONS, arriving), "fc.bias": (NEURONS,), "last.weight": (4, NEURONS)}
-    tensors: dict[str, FloatArray] = {}
-    for name, shape in sizes.items():
-        if kind == "floats":
-            tensors[name] = rng.normal(0, 1, shape).astype(np.float32)
-        else:
-            most = 8 if kind == "eighths" else 1024
-            tensors[name] = (rng.integers(1, most, shape) * rng.choice([-1, 1], shape) / most).astype(np.float32)
-        if len(shape) == 2:
-            tensors[name] *= rng.random(shape) < (0.009 if bits else 0.05)
-    tensors["last.weight"][0, 0] = 1
-    nodes: list[dict[str, Any]] = [
-        *([{"type": "Delay", "name": "seen", "taps": [*range(TAPS)]}] if taps else []),
-        {"type": "Linear", "name": "fc", "in_features": arriving, "out_features": NEURONS, "weight_bits": bits},
-        {"type": "LIF", "name": "hidden", "decay": 0.9, "threshold": 0.5, "fire": fields.pop("fire", "at_threshold")},
-        {"type": "Linear", "name": "last", "in_features": NEURONS, "out_features": 4, "bias": False},
-        {"type": "LI", "name": "out", "decay": 0.9},
-    ]
-    given: dict[str, Any] = {"shape": [INPUTS], "low": -4, "high": 4} | fields
-    around = task(INPUTS, STEPS, 4, given.pop("coding", "spikes"), readout="max_membrane")
-    return network_of(nodes, tensors, **around | {"input": given})
-
-
-CASES: dict[str, tuple[Network, Summation]] = {
-    "float32": (delayed("ten bits"), Summation.FLOAT32),
-    "few bits": (delayed("eighths", bits=4), Summation.FLOAT32),
-    "integers": (delayed("floats"), Summation.INTEGER),
-    "integers, pruned": (delayed("floats", taps=False), Summation.INTEGER),
-    "several spikes": (delayed("floats", fire="multiple", low=-100, high=100), Summation.FLOAT64),
-    "values on a grid": (delayed("floats", coding="current", resolution=2.0**-20), Summation.FLOAT64),
-    "any values": (delayed("floats", coding="current"), Summation.FLOAT64),
-}
-
-
-@pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.parametrize(("network", "by"), CASES.values(), ids=CASES)
-def test_every_engine_gives_the_same_bits_whole_or_cut(network: Network, by: Summation, stored: bool) -> None:
-    network = network.compact() if stored else network
-    assert len(network.spec.nonzero) == 2 * stored
-    assert sums_of(network)["fc"].by is by
-    engine = EventEngine(network)
-    assert (engine.plan.rows["kind"] == SPARSE).sum() >= 1
-    rng = np.random.default_rng(1)
-    for density in (0.0, 0.1, 1.0):
-        spikes = (rng.random((STEPS, 3, INPUTS)) < density).astype(np.float32)
-        values = np.round(rng.normal(0, 1, spikes.shape).clip(-4, 4) * 2**20) / 2**20
-        others = [] if by is Summation.FLOAT32 else [spikes * values, spikes * 0.5]  # which has room for whole numbers
-        for steps in (spikes, spikes * rng.integers(-4, 5, spikes.shape), *others):
-            inputs = DenseInputs(steps.astype(np.float32), STEPS)
-            assert_same_runs(inputs, ReferenceEngine(network), engine)
-            first, later = DenseInputs(inputs.steps[:2], 2), DenseInputs(inputs.steps[2:], STEPS - 2)
-            assert_same_state(engine.run(later, engine.run(first)[1])[1], engine.run(inputs)[1])
-    for name in ("onnx", "torch"):
-        if by is not Summation.FLOAT64:
-            assert_same_runs(DenseInputs(spikes, STEPS), create(name, network), engine)
+def delayed(bits: WeightBits = None) -> Network:
+    """Return a layer whose synapses have a delay each, of few bits, and of which few are not 0; see test_wide."""
+    network = layer("4 bits", INPUTS, NEURONS, share=0.009, taps=TAPS)
+    tensors = {**network.tensors, "fc.bias": np.full(NEURONS, 0.5, np.float32)}
+    return Network(network.spec.with_weight_bits({"fc.weight": bits}), tensors)
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -120,7 +63,7 @@ def test_what_is_infinite_makes_nan_of_a_sum_without_its_weight(stored: bool) ->
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
 def test_a_bundle_stores_by_itself_only_the_weights_that_are_not_0(tmp_path: Path, bits: WeightBits) -> None:
-    network = delayed("eighths", bits=bits)
+    network = delayed(bits)
     publish(tmp_path, network)
     folder = tmp_path / "toy" / "1"
     bundle, tensors = ModelRepository(tmp_path).read("toy", 1), load_file(folder / File.WEIGHTS)
@@ -162,16 +105,16 @@ def test_what_is_not_mostly_0_is_stored_whole_as_before() -> None:
 
 
 def test_a_spec_that_says_another_number_than_there_is_is_a_sentence() -> None:
-    network = delayed("eighths").compact()
+    network = delayed().compact()
     spec = network.spec.with_nonzero({"fc.weight": 3})
     for tensors in (network.tensors, dict(network.tensors)):
         with pytest.raises(InvalidSpec, match=r"tensor 'fc.weight': nonzero is 3, but \d+ of its weights are not 0"):
             Network(spec, tensors)
-    assert Network(network.spec.with_nonzero({}), network.tensors).parameter_count == 90 * 300 + 90 + 360
+    assert Network(network.spec.with_nonzero({}), network.tensors).parameter_count == 90 * 300 + 90 + 900
 
 
 def test_the_price_counts_what_is_stored_and_all_weights_only_for_engines_that_need_them(tmp_path: Path) -> None:
-    network = delayed("eighths").compact()
+    network = delayed().compact()
     publish(tmp_path, network)
     few, all_of_them = (Price.of(network.spec, dense=dense).nodes[2] for dense in (False, True))
     stored = network.spec.nonzero["fc.weight"]
