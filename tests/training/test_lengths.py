@@ -16,6 +16,7 @@ from spikeserve.models.engines import available, create
 from spikeserve.models.engines.torch.operations import HardThreshold, Threshold
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.training.config import AugmentConfig, NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
+from spikeserve.training.data.augment import augment
 from spikeserve.training.data.dataset import Dataset, Split
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.fit.architecture import build_architecture
@@ -124,6 +125,14 @@ def test_the_gradient_of_a_padded_batch_is_the_mean_of_its_samples(readout: Read
         torch.testing.assert_close(value, mean, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_augmentation_drops_a_span_of_a_samples_own_time() -> None:
+    samples, declared = np.ones((400, 50, 1), np.float32), Input(shape=(1,), low=0, high=1)
+    how: dict[str, Any] = {"declared": declared, "coding": Coding.SPIKES, "lengths": np.full(400, 5)}
+    varied = augment(samples, AugmentConfig(event_drop=1.0), np.random.default_rng(0), **how)
+    assert varied[:, 5:].all()
+    assert 0.3 < 1 - varied[:, :5].mean() < 0.7
+
+
 @pytest.mark.parametrize("lengths", [[1, 4], [0, 3], [1.0, 2.0], [1]])
 def test_a_loss_refuses_lengths_that_are_none(lengths: list[float]) -> None:
     with pytest.raises(InvalidData, match=r"lengths: are \[.*\], expected 2 whole numbers from 1 to 3"):
@@ -146,7 +155,6 @@ def test_padding_changes_no_fit(tmp_path: Path) -> None:
     config = TrainingConfig(
         network=NetworkConfig(architecture="8T3-BN-8R", coding=Coding.CURRENT),
         optimisation=OptimisationConfig(epochs=2, batch_size=16),
-        augment=AugmentConfig(event_drop=0.5),  # of the steps that count
     )
     declared = Input(shape=(CHANNELS,), low=-2.0, high=2.0)
     architecture = build_architecture(config.network, declared, ("a", "b", "c"), LONGEST)
