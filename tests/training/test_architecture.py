@@ -25,7 +25,7 @@ IMAGE = Input(shape=(1, 8, 8))
 
 
 def built(text: str, declared: Input = IMAGE, **config: Any) -> Architecture:
-    return build_architecture(NetworkConfig(architecture=text, **config), declared, ("a", "b"), 4)
+    return build_architecture(NetworkConfig.model_validate({"architecture": text} | config), declared, ("a", "b"), 4)
 
 
 OVER_TIME = "Flatten Delay Linear LIF Delay Linear LIF Linear LIF"
@@ -108,16 +108,17 @@ def test_a_line_of_text_is_nodes(text: str, config: dict[str, Any], types: str, 
         ("8C4s2", "has a kernel of 4, expected an odd one"),
         ("AP16", "a kernel of 16×16 does not fit"),
         ("0", "architecture"),
+        ("20K", "coding: is 'direct', but '20K' is over time, expected current or spikes"),
+        ("20K coding=current", "readout: is 'spike_count', but the rates of '20K'"),
+        ("20K-8 coding=current", "'20K' is not a layer"),
+        ("8 readout=first_spike", "readout: is 'first_spike', which has no gradient to train by"),
     ],
 )
 def test_a_layer_that_is_none_or_does_not_fit_is_refused(architecture: str, sentence: str) -> None:
+    text, *typed = architecture.split(" ")
+    fields: dict[str, Any] = dict(field.split("=") for field in typed)
     with pytest.raises(InvalidConfig, match=sentence):
-        built(architecture)
-
-
-def test_a_readout_without_a_gradient_is_refused_before_any_training() -> None:
-    with pytest.raises(InvalidConfig, match="readout: is 'first_spike', which has no gradient to train by"):
-        built("8", readout=Readout.FIRST_SPIKE)
+        built(text, **fields)
 
 
 SURROGATE = SurrogateThreshold(Surrogate.SUPERSPIKE, 10.0)

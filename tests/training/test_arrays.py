@@ -13,6 +13,7 @@ from spikeserve.training.data.datasets import Dataset, load
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import read_bytes
 from spikeserve.training.fit.job import architecture_for, prepare
+from tests.contracts.datasets import below
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((40, 3)).astype(np.float32), np.arange(40) % 2
@@ -177,17 +178,11 @@ RAGGED = np.empty(40, object)
 RAGGED[:] = SEQUENCES
 
 
-def in_folder(path: Path, split: str, samples: range) -> None:
-    for index in samples:
-        folder = path / split / "ab"[Y[index]]
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f"{index:03}.npy", SEQUENCES[index])
-
-
 def test_sequences_of_different_lengths_are_read_padded_in_a_row_or_from_a_folder(tmp_path: Path) -> None:
     padded = read(tmp_path, Coding.CURRENT, x=PADDED, y=Y, lengths=OF_LENGTHS)
     in_a_row = read(tmp_path, Coding.CURRENT, x=IN_A_ROW, y=Y, lengths=OF_LENGTHS)
-    in_folder(tmp_path / "folder", "", range(40))
+    for index, sequence in enumerate(SEQUENCES):
+        np.save(below(tmp_path, "folder", "ab"[Y[index]], f"{index}.npy"), sequence)
     folder = load(DataConfig(dataset="arrays", folder=tmp_path / "folder"), Coding.CURRENT)
     assert folder.name == "folder"
     assert folder.class_names == ("a", "b")
@@ -215,13 +210,6 @@ def test_each_split_has_lengths_of_its_own_and_training_sets_the_time_steps(tmp_
     assert data.test.lengths.tolist() == [6] * 10
     network = NetworkConfig(architecture="8R", coding=Coding.CURRENT)
     assert architecture_for(TrainingConfig(network=network), data).spec.time_steps == 3
-    (tmp_path / "split").mkdir()
-    for split, samples in (("train", range(30)), ("test", range(30, 40))):
-        in_folder(tmp_path / "split", split, samples)
-    folder = load(DataConfig(dataset="arrays", folder=tmp_path / "split"), Coding.CURRENT)
-    assert folder.own_splits == {"test"}
-    assert folder.test.lengths is not None
-    assert sorted(folder.test.lengths) == sorted(OF_LENGTHS[30:])
 
 
 @pytest.mark.parametrize(
@@ -293,22 +281,6 @@ def test_a_file_of_a_folder_is_named(tmp_path: Path, sample: NDArray[Any], said:
         load(DataConfig(dataset="arrays", folder=tmp_path), Coding.CURRENT)
     with pytest.raises(InvalidData, match=r"file: not given, and folder '.*absent' is not one; dataset 'arrays' needs"):
         load(DataConfig(dataset="arrays", folder=tmp_path / "absent"), Coding.CURRENT)
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("/dev/zero", "it is a pipe, a socket or a device, expected a file"),
-        (".", "Is a directory"),
-        ("nowhere", "No such file or directory"),
-        ("a" * 300, "File name too long"),
-        ("loop", "Too many levels of symbolic links"),
-    ],
-)
-def test_what_is_no_file_is_refused(name: str, sentence: str, tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(InvalidData, match=f"cannot be read as an .npz of numbers: {sentence}"):
-        load(DataConfig(file=tmp_path / name), Coding.DIRECT)
 
 
 def test_a_file_that_says_it_is_empty_is_read_no_further_than_its_bound() -> None:

@@ -126,20 +126,12 @@ def test_an_outlier_does_not_take_the_weights_bits() -> None:
     assert low > -51  # half of the range of 100 below 0
 
 
-@pytest.mark.parametrize(
-    ("coding", "method"),
-    [
-        (Coding.CURRENT, Normalise.STANDARD),
-        (Coding.SPIKES, Normalise.NONE),
-        (Coding.DIRECT, Normalise.RANGE),
-        (Coding.RATE, Normalise.RANGE),
-    ],
-)
-def test_without_a_choice_the_coding_has_its_usual_normalisation(coding: Coding, method: Normalise) -> None:
+def test_without_a_choice_the_coding_has_its_usual_normalisation() -> None:
     series = [[[0.25], [2]]]
-    assert declared(series, (1,), coding) == declared(series, (1,), coding, normalise=method)
-    if method is Normalise.NONE:
-        assert declared(series, (1,), coding) == Input(shape=(1,), low=0.25, high=2)
+    for coding, method in (("current", "standard"), ("spikes", "none"), ("direct", "range"), ("rate", "range")):
+        taken = declared(series, (1,), Coding(coding))
+        assert taken == declared(series, (1,), Coding(coding), normalise=method)
+        assert method != "none" or taken == Input(shape=(1,), low=0.25, high=2)
 
 
 @pytest.mark.parametrize(
@@ -154,30 +146,16 @@ def test_a_range_is_rounded_so_that_sums_are_exact(values: list[float], high: fl
 @pytest.mark.parametrize(
     ("coding", "config", "sentence"),
     [
-        (
-            Coding.SPIKES,
-            {"normalise": "standard"},
-            "normalise: is 'standard', but coding 'spikes' takes values as they a",
-        ),
-        (Coding.SPIKES, {"normalise": "range"}, "normalise: is 'range', but coding 'spikes'"),
-        (
-            Coding.RATE,
-            {"normalise": "standard"},
-            "normalise: is 'standard', but coding 'rate' needs values from 0 to 1",
-        ),
-        (
-            Coding.DIRECT,
-            {"normalise": "each"},
-            "is 'each' with coding 'direct', expected 'current', the coding of a ser",
-        ),
-        (Coding.CURRENT, {"low": 5}, "x: cannot be normalised: input: low is 5 and high is 1"),
+        ("spikes", {"normalise": "standard"}, "normalise: is 'standard', but coding 'spikes' takes values as they are"),
+        ("spikes", {"normalise": "range"}, "normalise: is 'range', but coding 'spikes'"),
+        ("rate", {"normalise": "standard"}, "normalise: is 'standard', but coding 'rate' needs values from 0 to 1"),
+        ("direct", {"normalise": "each"}, "is 'each' with coding 'direct', expected 'current', the coding of a series"),
+        ("current", {"low": 5}, "x: cannot be normalised: input: low is 5 and high is 1"),
     ],
 )
-def test_a_normalisation_that_a_coding_cannot_take_is_refused(
-    coding: Coding, config: dict[str, Any], sentence: str
-) -> None:
+def test_a_normalisation_that_a_coding_cannot_take_is_refused(coding: str, config: Any, sentence: str) -> None:
     with pytest.raises(InvalidData, match=sentence):
-        declared([[[0], [1]]], (1,), coding, **config)
+        declared([[[0], [1]]], (1,), Coding(coding), **config)
 
 
 def test_values_outside_a_range_are_refused_and_beside_a_standard_one_answered() -> None:

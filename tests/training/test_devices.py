@@ -11,10 +11,7 @@ import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from spikeserve.models.spec.nodes import LIF, Recurrent
-from spikeserve.training.config import ParallelConfig, Precision, TrainingConfig
 from spikeserve.training.data.datasets import load
-from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.layers import Neurons
@@ -108,12 +105,6 @@ def test_one_process_goes_on_with_what_two_began(divided: Divided, whole: list[E
     (tmp_path / "checkpoint.pt").write_bytes(divided.fresh.checkpoint.read_bytes())
     resumed = fit_here(divided.fresh, 3, tmp_path / "checkpoint.pt", resume=True)
     np.testing.assert_allclose(losses(resumed.epochs), losses(whole), rtol=0, atol=1e-6)
-
-
-def test_a_precision_that_cannot_be_had_is_refused(config: TrainingConfig) -> None:
-    parallel = ParallelConfig(precision=Precision.BFLOAT16)
-    with pytest.raises(InvalidConfig, match="'bf16-mixed' needs CUDA, but device is 'cpu'"):
-        join(config.model_copy(update={"parallel": parallel}))
 
 
 def test_products_in_bfloat16_leave_the_neurons_in_float32() -> None:

@@ -20,7 +20,7 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import ENGINES, create
 from spikeserve.training.commands.runs import FLAGS
-from spikeserve.training.commands.sentences import sentence_of
+from spikeserve.training.commands.sentences import MOST, sentence_of
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.errors import InvalidConfig, NotConvertible
 from spikeserve.training.fit.folder import RunFolder
@@ -210,7 +210,7 @@ def out_of_memory() -> Exception:
         (torch.OutOfMemoryError("CUDA out of memory"), NO_MEMORY),
         # What a sentence quotes controls no terminal and fits on a screen.
         (InvalidConfig("file: '\x1b[31m\na' is none"), "file: '\\x1b[31m\\na' is none"),
-        (InvalidConfig("a" * 1600 + "b" * 8000), "a" * 1500 + " … " + "b" * 500),
+        (InvalidConfig("a" * MOST + "b" * 8000), "a" * (MOST - 500) + " … " + "b" * 500),
         (NotConvertible("2 modules:\n  0: why\n  1: why"), "2 modules:\n  0: why\n  1: why"),
     ],
 )

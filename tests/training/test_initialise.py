@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spikeserve.models.engines.torch.operations import HardThreshold
-from spikeserve.models.spec import Coding, Input, Readout
+from spikeserve.models.spec import Input, Readout
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.config import NetworkConfig
 from spikeserve.training.fit.architecture import build_architecture
@@ -26,16 +26,8 @@ def rasters() -> FloatArray:
 
 def fresh(rasters: FloatArray, architecture: str = "32R", **fields: object) -> TrainingNetwork:
     """Return a network for `rasters`, initialised as sequences are."""
-    config = NetworkConfig.model_validate(
-        {
-            "architecture": architecture,
-            "coding": Coding.SPIKES,
-            "readout": Readout.MEAN_MEMBRANE,
-            "learn": ("decay", "syn_decay"),
-            "decay": None,
-            **fields,
-        }
-    )
+    usual = {"coding": "spikes", "readout": "mean_membrane", "learn": ("decay", "syn_decay"), "decay": None}
+    config = NetworkConfig.model_validate(usual | {"architecture": architecture} | fields)
     torch.manual_seed(0)
     module = TrainingNetwork(build_architecture(config, Input(shape=(12,)), ("a", "b", "c"), STEPS))
     initialise(module, rasters, temporal=True)

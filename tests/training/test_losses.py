@@ -14,7 +14,7 @@ from torch import Tensor
 from spikeserve.models.spec import Readout
 from spikeserve.models.spec.expressions import FIRES
 from spikeserve.training.config import Surrogate
-from spikeserve.training.errors import BrokenGradientChain, InvalidConfig, InvalidData
+from spikeserve.training.errors import BrokenGradientChain, InvalidData
 from spikeserve.training.fit.losses import balancing_weights, membrane_loss, rate_penalty, spike_loss
 from spikeserve.training.fit.modules import IF
 from spikeserve.training.fit.surrogate import DERIVATIVES, SurrogateThreshold
@@ -34,11 +34,6 @@ def test_membrane_loss_is_the_cross_entropy_of_its_readout(readout: str, of: str
     membrane = torch.tensor([[[1.0, 1.0]], [[3.0, 2.0]], [[-1.0, 0.0]]])
     expected = math.log(1 + math.exp(scores[1] - scores[0]))
     assert float(membrane_loss(membrane, torch.tensor([0]), Readout(readout + of))) == pytest.approx(expected)
-
-
-def test_first_spikes_have_no_gradient_to_train_by() -> None:
-    with pytest.raises(InvalidConfig, match=r"^readout: is 'first_spike', which has no gradient .*: spike_count, sum,"):
-        membrane_loss(torch.zeros(2, 1, 3), torch.tensor([0]), Readout.FIRST_SPIKE)
 
 
 @pytest.mark.parametrize(

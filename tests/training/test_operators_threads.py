@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ import torch
 
 from spikeserve.models.engines.event.currents import Array
 from spikeserve.training.fit.operators.threads import Kernel, in_parts
-
-TASKS = Path("/proc/self/task")  # a folder for each thread of this process, on Linux
 
 
 @pytest.fixture(autouse=True)
@@ -30,19 +27,6 @@ def count_items(done: Array, room: int, first: int, end: int, part: int) -> None
     wanted[0] = 1
     for item in range(first, end):
         done[item] += wanted[0]
-
-
-@pytest.mark.skipif(not TASKS.exists(), reason="threads are counted in /proc, which this system does not have")
-def test_the_parts_run_on_the_threads_that_pytorch_has_already() -> None:
-    # Threads of another pool would have to share the cores with PyTorch's, which spin after each operation.
-    torch.set_num_threads(2)
-    values = torch.rand(400, 400)
-    values @ values
-    torch.exp(torch.rand(2**20))
-    before, done = {task.name for task in TASKS.iterdir()}, np.zeros(5, np.int64)
-    in_parts(count_items, 5, done, 1)
-    assert done.tolist() == [1] * 5
-    assert {task.name for task in TASKS.iterdir()} <= before
 
 
 def test_a_part_without_memory_is_an_error_and_the_other_part_is_done() -> None:

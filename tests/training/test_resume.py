@@ -126,20 +126,10 @@ def test_a_file_that_is_no_checkpoint_is_named_without_advice_to_trust_it(
     )  # fmt: skip
 
 
-def test_a_folder_is_removed_where_a_run_ends_before_its_first_checkpoint_and_only_there(tmp_path: Path) -> None:
-    def fails(folder: RunFolder, *, late: bool) -> None:
-        with folder.removed_unless_begun():
-            (folder.path / "config.toml").touch()
-            if late:
-                folder.checkpoint.touch()
-            raise KeyboardInterrupt
-
-    early, late = RunFolder.fresh(tmp_path, "x"), RunFolder.fresh(tmp_path, "x")
-    for folder in (early, late):
-        with pytest.raises(KeyboardInterrupt):
-            fails(folder, late=folder is late)
-    assert not early.path.exists()
-    assert (late.path / "config.toml").exists()
+def test_a_run_that_cannot_begin_leaves_no_folder(stripes: Path, tmp_path: Path) -> None:
+    result = training_here("fit", "--file", stripes, "--precision", "bf16-mixed", cwd=tmp_path)
+    assert "'bf16-mixed' needs CUDA, but device is 'cpu'" in result.stderr
+    assert [*tmp_path.rglob("config.toml")] == []
 
 
 def test_metrics_have_each_epoch_and_each_warning_once_and_are_json_whatever_the_loss(tmp_path: Path) -> None:
