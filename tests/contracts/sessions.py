@@ -193,14 +193,20 @@ def sequence_parts(session: Session) -> Iterator[tuple[FloatArray, dict[str, Any
     entries, window, number = np.concatenate(session.pieces), session.window, next(ids)
     if session.model == "spikes" and not session.moves:  # its last window is whole, silent at the end
         entries = np.concatenate([entries, np.zeros((-len(entries) % window, 2), np.float32)])
-    whole = len(entries) // window * window if session.moves else len(entries)
-    for start in range(0, whole, window):
-        ends = start + window >= whole
+    per_step = session.model in ("spikes", "current")
+    size = window if per_step else 1
+    whole = len(entries) // size * size if session.moves else len(entries)
+    for start in range(0, whole, size):
+        ends = start + size >= whole
         own: dict[str, Any] = {"sequence_start": True} if start == 0 else {}
         own |= {"sequence_state": session.state} if start == 0 and session.state else {}
         own |= {"sequence_end": True} if ends else {}
         own |= {"sequence_state": True} if ends and session.moves and "sequence_state" not in own else {}
-        yield entries[np.newaxis, start : start + window], {"sequence_id": number, **own}
+        own |= {} if per_step else {"time_steps": window, "seed": session.seed}
+        yield (
+            entries[np.newaxis, start : start + window] if per_step else entries[[start]],
+            {"sequence_id": number, **own},
+        )
 
 
 def sequences(server: Process, session: Session) -> tuple[Counts, Any]:
@@ -254,7 +260,7 @@ WAYS: dict[str, tuple[Way, Sequence[str]]] = {  # and the models that it takes
     "a WebSocket of bytes": (a_websocket_of_bytes, list(NETWORKS)),
     "a WebSocket of messages": (a_websocket_of_messages, list(NETWORKS)),
     "the client": (the_client, list(NETWORKS)),
-    "sequences": (sequences, ["spikes", "current"]),
-    "sequences of gRPC": (grpc_sequences, ["spikes", "current"]),
+    "sequences": (sequences, list(NETWORKS)),
+    "sequences of gRPC": (grpc_sequences, list(NETWORKS)),
     "spikeserve run --window": (the_command_run, list(NETWORKS)),
 }

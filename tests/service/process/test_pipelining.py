@@ -7,12 +7,17 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import accumulate, pairwise
+from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spikeserve.service.inference.decoding.memory import MemoryBudget
+from spikeserve.service.process.backlog import MAX_PART_BYTES, Backlog
 from spikeserve.service.process.connections import MAX_BACKLOG_BYTES, Connection, ConnectionLimits, connection_class
 from spikeserve.service.process.turns import TimedSelector
 from tests.service.asgi import until
@@ -360,3 +365,48 @@ async def test_a_client_that_leaves_is_noticed_although_it_sent_its_next_request
         await begun.wait()
         client.close()
         await left.wait()
+
+
+HEADERS = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def backlog(data: bytes = b"") -> Backlog:
+    made = Backlog(MemoryBudget(2**20))
+    made.add(data)
+    return made
+
+
+def parts(of: Backlog) -> list[bytes]:
+    """Take parts until one is empty."""
+    return [bytes(part) for part in iter(lambda: bytes(of.take(0)), b"")]
+
+
+REQUESTS = [
+    *(HEADERS, CHUNKED + b"6\r\n\r\n\r\n\r\n\r\n1\r\n\r\r\n0;a=b\r\nX: y\r\n\r\n"),
+    *(b"x" * before + b"\r\n\r\n" for before in range(MAX_PART_BYTES - 5, MAX_PART_BYTES + 2)),
+]
+
+
+@given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4), st.data())
+def test_a_part_is_short_and_no_request_ends_within_it_wherever_bytes_are_cut(requests: list[bytes], data: Any) -> None:
+    whole, received, taken = b"".join(requests), backlog(), list[bytes]()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
+    for start, stop in pairwise([0, *cuts, len(whole)]):
+        received.add(whole[start:stop])
+        taken += parts(received)
+    assert b"".join(taken) == whole
+    assert max(map(len, taken)) <= MAX_PART_BYTES
+    assert {*accumulate(map(len, requests))} <= {*accumulate(map(len, taken))}
+
+
+def test_bytes_that_were_taken_are_neither_held_nor_reserved_once_it_is_released() -> None:
+    received = backlog(HEADERS * 100)
+    received.reserve()
+    assert received.reserved.size == 100 * len(HEADERS)
+    received.take(0)
+    received.release()
+    assert received.reserved.size == 0
+    assert len(received.data) == len(received) == 99 * len(HEADERS)
+    received.clear()
+    assert not received

@@ -174,7 +174,7 @@ def test_a_silent_session_is_given_its_state(service: Process) -> None:
     with socket(service) as connection:
         connection.send(make_records([0, 2000], [0, 0]).tobytes())
         _, state = lines(connection)
-        assert state["reason"] == "nothing was sent for 5 seconds"
+        assert state["reason"] == "nothing was sent for 2 seconds"
         assert connection.protocol.close_rcvd is not None
         assert connection.protocol.close_rcvd.code == 1001
 

@@ -6,7 +6,7 @@ What a stream over HTTP holds of its body counts in the memory budget, from the 
 import asyncio
 import json
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -16,139 +16,95 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from spikeserve.models.coding.records import make_records
-from spikeserve.service.inference.scheduling.query import NOBODY
-from spikeserve.service.inference.sessions.messages import StreamOptions
-from spikeserve.service.inference.sessions.stream import Stream
-from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES, OpenSession
+from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES
 from tests.bundles import publish
-from tests.networks import toy
-from tests.service.asgi import Answered, Client, Held, slow, started, traced, until
+from tests.service.asgi import Answered, Client, settled, slow, started, traced, until
 from tests.service.sessions.conftest import INFER, ONE, pairs
-
-HOUR = 3600.0
 
 pytestmark = pytest.mark.usefixtures("reference_engine")
 
 
-async def served(
-    client: Client,
-    receive: Callable[[Stream, OpenSession], Awaitable[bytes | None]],
-    lines: list[dict[str, Any]],
-    reads: Callable[[dict[str, Any]], bool] = lambda _: True,
-) -> OpenSession:
-    """Serve a stream to the end of what `receive` returns; its lines are added to `lines` while its client reads."""
-
-    async def send(content: Sequence[bytes]) -> None:
-        told = [json.loads(line) for line in content]
-        if not reads(told[0]):
-            await asyncio.Event().wait()
-        lines.extend(told)
-
-    with client.services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY, {}) as opened:
-        stream = Stream(opened, client.services.sessions, client.services.blobs, send)
-        await stream.serve(lambda: receive(stream, opened))
-    return opened
+def events(times: list[int]) -> bytes:
+    return json.dumps({"type": "events", "t": times, "unit": [0] * len(times)}).encode() + b"\n"
 
 
-async def test_the_bytes_of_events_that_wait_are_counted_once_and_given_back(root: Path) -> None:
+class Streamed:
+    """A POST of a stream whose body the test sends.
+
+    `seen` has the bytes reserved as each line was sent, `taken` those that Python's objects took, while that is traced.
+    Its client reads no line behind so many as `reads`.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.body: asyncio.Queue[Message] = asyncio.Queue()
+        self.lines: list[dict[str, Any]] = []
+        self.seen: list[int] = []
+        self.taken: list[int] = []
+        self.reads: float = float("inf")
+
+    def come(self, part: bytes, *, more: bool = True) -> None:
+        """Have a part of the body come."""
+        self.body.put_nowait({"type": "http.request", "body": part, "more_body": more})
+
+    async def answer(self) -> None:
+        """Answer the whole request."""
+        headers = {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"}
+        scope = self.client.scope("POST", "/models/pairs/stream", headers)
+        await self.client.app(scope, self.body.get, self._send)
+
+    async def _send(self, message: Message) -> None:
+        if content := message.get("body"):
+            if len(self.lines) >= self.reads:
+                self.reads += 1
+                await asyncio.Event().wait()
+            self.lines.append(json.loads(content))
+            self.seen.append(self.client.reserved)
+            self.taken.append(tracemalloc.get_traced_memory()[0])
+
+
+@asynccontextmanager
+async def streamed(root: Path, **settings: Any) -> AsyncIterator[Streamed]:
+    """Begin a stream, and see that nothing is held once it has ended."""
+    publish(root, pairs(), "pairs")
+    async with started(root, **settings) as client:
+        stream = Streamed(client)
+        answering = asyncio.create_task(stream.answer())
+        yield stream
+        async with asyncio.timeout(60):
+            await answering
+        assert client.reserved == 0
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_the_bytes_of_events_that_wait_are_counted_once_and_given_back(tmp_path: Path, leaves: bool) -> None:
     # Windows are of 2 ms: 5,000 events at 0, and as many again, wait until one at 2 ms closes their window.
-    many = make_records([0] * 5000, [0] * 5000).tobytes()
-    messages = [many, many, make_records([2000], [0]).tobytes(), make_records([2000] * 5000, [0] * 5000).tobytes()]
-    reserved: list[int] = []
-
-    async with started(root) as client:
-
-        async def receive(stream: Stream, _: OpenSession) -> bytes | None:
-            reserved.append(client.reserved)
-            waiting = stream.session.windows.pending_bytes
-            assert client.reserved == (waiting if waiting > UNCOUNTED_BYTES else 0)
-            return messages.pop(0) if messages else None
-
-        await served(client, receive, [])
-        assert [size > 0 for size in reserved] == [False, True, True, False, True]
-        assert reserved[2] > 1.5 * reserved[1]
-        assert client.reserved == 0
+    async with streamed(tmp_path) as stream:
+        reserved = [0]
+        for times, grows in (([0] * 5000, True), ([0] * 5000, True), ([2000], False), ([2000] * 5000, True)):
+            stream.come(events(times))
+            await until(lambda: stream.body.empty())
+            await until(lambda grows=grows: (stream.client.reserved > reserved[-1]) == grows)  # type: ignore[misc]
+            await settled()
+            reserved.append(stream.client.reserved)
+        assert UNCOUNTED_BYTES < reserved[1] < reserved[2] / 1.5
+        assert reserved[3] == 0 < reserved[4] < 1.1 * reserved[1]
+        stream.body.put_nowait({"type": "http.disconnect"}) if leaves else stream.come(b"", more=False)
 
 
-async def test_the_bytes_of_events_that_wait_are_given_back_where_the_client_leaves(root: Path) -> None:
-    async with started(root) as client:
-        waiting = asyncio.Event()
+class Clock:
+    """The event loop's clock, which a test puts forward."""
 
-        async def receive(_: Stream, __: OpenSession) -> bytes | None:
-            if not client.reserved:
-                return make_records([0] * 5000, [0] * 5000).tobytes()
-            waiting.set()
-            return await asyncio.get_running_loop().create_future()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        time, self.ahead = loop.time, 0.0
+        monkeypatch.setattr(loop, "time", lambda: time() + self.ahead)
 
-        serving = asyncio.create_task(served(client, receive, []))
-        await waiting.wait()
-        serving.cancel()
-        await asyncio.wait([serving])
-        assert client.reserved == 0
-
-
-async def test_a_stream_that_computes_is_not_idle(root: Path) -> None:
-    # A window waits in the engine for longer than a session may be silent: its timer goes off twice meanwhile.
-    lines: list[dict[str, Any]] = []
-    async with started(root, session_idle_seconds=0.01) as client:
-        held = slow(client.model("pairs"))
-        streams: list[Stream] = []
-
-        async def receive(stream: Stream, _: OpenSession) -> bytes | None:
-            streams.append(stream)
-            return make_records([0, 2000], [0, 0]).tobytes() if len(streams) == 1 else None
-
-        serving = asyncio.create_task(served(client, receive, lines))
-        await held.begun()
-        for _ in range(2):
-            await changed(lambda: streams[0].idle_timer)
-        held.go_on.release(2)
-        assert (await serving).ended is None
-    assert [line["type"] for line in lines] == ["window", "window", "end"]
-
-
-async def test_each_message_renews_a_stream(root: Path) -> None:
-    async with started(root) as client:
-        came = 0
-
-        async def receive(stream: Stream, opened: OpenSession) -> bytes | None:
-            nonlocal came
-            came += 1
-            assert stream.idle_timer is not None
-            assert stream.idle_since is not None
-            if came == 1:
-                stream.idle_since -= HOUR  # it has been silent for so long
-                return make_records([0], [0]).tobytes()
-            stream.idle_timer.cancel()
-            stream._watch()  # as its timer would
-            assert opened.ended is None
-            return None
-
-        assert (await served(client, receive, [])).ended is None
-        assert came == 2
-
-
-async def test_a_stream_that_was_silent_has_no_credit_of_events(root: Path) -> None:
-    # 100 events at 1,000 a second take 0.1 s, however long nothing came before.
-    async with started(root, max_values=16_000) as client:
-        came: list[float] = []
-
-        async def receive(stream: Stream, _: OpenSession) -> bytes | None:
-            stream.free_at -= HOUR
-            came.append(perf_counter())
-            return make_records([0] * 100, [0] * 100).tobytes() if len(came) == 1 else None
-
-        await served(client, receive, [])
-        assert came[1] - came[0] >= 0.1
-
-
-async def changed(what: Callable[[], object]) -> None:
-    """Wait until a value is another one: a timer was set again."""
-    before = what()
-    async with asyncio.timeout(60):
-        while what() is before:
-            await asyncio.sleep(0.001)
+    async def wait(self, seconds: float) -> None:
+        """Let so much time be over."""
+        await settled()
+        self.ahead += seconds
+        await settled()
 
 
 def ask(client: Client, **parameters: Any) -> asyncio.Task[Any]:
@@ -156,57 +112,70 @@ def ask(client: Client, **parameters: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(client.post(body, INFER))
 
 
-async def test_a_sequence_that_computes_is_not_idle(root: Path) -> None:
-    async with started(root, session_idle_seconds=0.01) as client:
-        held: Held = slow(client.model("pairs"))
-        asked = ask(client, sequence_start=True)
+async def test_a_stream_is_idle_a_while_after_its_last_message_and_not_while_it_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with streamed(tmp_path, session_idle_seconds=60, request_timeout_ms=3_600_000) as stream:
+        held, clock = slow(stream.client.model("pairs")), Clock(monkeypatch)
+        for number in (1, 2):
+            stream.come(b'{"type": "state"}\n')
+            await until(lambda number=number: len(stream.lines) == number)  # type: ignore[misc]
+            await clock.wait(50)
+        stream.come(events([0, 2000]))
         await held.begun()
-        (sequence,) = client.services.sequences.open.values()
         for _ in range(2):
-            await changed(lambda: sequence.timer)
-        assert client.sessions == 1
+            await clock.wait(61)
         held.go_on.release()
-        assert (await asked).status == 200
+        await until(lambda: len(stream.lines) == 3)
+        await clock.wait(50)
+        assert stream.client.sessions == 1
+        await clock.wait(11)
+        await until(lambda: len(stream.lines) == 4)
+        assert (stream.lines[3]["window"], stream.lines[3]["reason"]) == (1, "nothing was sent for 60 seconds")
 
 
-async def test_each_request_renews_a_sequence(root: Path) -> None:
-    async with started(root) as client:
-        sequences = client.services.sequences
-        assert (await ask(client, sequence_start=True)).status == 200
-        ((key, sequence),) = sequences.open.items()
-        for left in (1, 0):
-            sequence.used -= HOUR  # nobody has asked for so long
-            if left:
-                assert (await ask(client)).status == 200
-            assert sequence.timer is not None
-            sequence.timer.cancel()
-            sequences._watch(key, sequence)  # as its timer would
-            assert len(sequences.open) == left
+async def test_a_sequence_is_idle_a_while_after_its_last_request_and_not_while_it_computes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(root, session_idle_seconds=60, request_timeout_ms=3_600_000) as client:
+        held, clock = slow(client.model("pairs")), Clock(monkeypatch)
+        for start in (True, False):
+            asked = ask(client, sequence_start=start)
+            await held.begun()
+            for _ in range(2):
+                await clock.wait(61)
+            assert client.sessions == 1
+            held.go_on.release()
+            assert (await asked).status == 200
+            await clock.wait(50)
+        assert client.sessions == 1
+        await clock.wait(11)
+        await until(lambda: not client.sessions)
 
 
-async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(root: Path) -> None:
-    messages = iter([[0, 2000], [4000, 6000]])  # the first closes window 0, the second windows 1 and 2
-    lines: list[dict[str, Any]] = []
-    blocked = asyncio.Event()
+async def test_a_stream_that_was_silent_has_no_credit_of_events(tmp_path: Path) -> None:
+    # 100 events at 1,000 a second take 0.1 s, however long nothing came before.
+    async with streamed(tmp_path, max_values=16_000) as stream:
+        stream.come(events([0] * 100))
+        stream.come(b'{"type": "state"}\n')
+        silent = perf_counter()
+        await until(lambda: perf_counter() - silent > 0.2)
+        began = perf_counter()
+        stream.come(events([0] * 100))
+        stream.come(b'{"type": "state"}\n', more=False)
+        await until(lambda: len(stream.lines) >= 2)
+        assert perf_counter() - began >= 0.1
 
-    async def receive(_: Stream, __: OpenSession) -> bytes:
-        return make_records(next(messages), [0, 0]).tobytes()
 
-    def reads(line: dict[str, Any]) -> bool:
-        if line["type"] == "window" and line["window"] == 1:
-            blocked.set()
-            return False
-        return True
-
-    async with started(root) as client:
-        serving = asyncio.create_task(served(client, receive, lines, reads))
-        await blocked.wait()
-        client.end_sessions()
-        await serving
-    first, state = lines
-    assert (first["type"], state["type"]) == ("window", "state")
-    assert state["type"] == "state"
-    assert (state["window"], state["t"]) == (1, 2000)
+async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(tmp_path: Path) -> None:
+    async with streamed(tmp_path) as stream:
+        stream.reads = 1
+        stream.come(events([0, 2000]))  # closes window 0
+        stream.come(events([4000, 6000]))  # and windows 1 and 2
+        await until(lambda: stream.reads == 2)
+        stream.client.end_sessions()
+    first, state = stream.lines
+    assert (first["type"], state["type"], state["window"], state["t"]) == ("window", "state", 1, 2000)
 
 
 async def test_a_state_passes_between_servers_whose_keys_stand_in_another_order_and_to_no_other(root: Path) -> None:
@@ -251,69 +220,14 @@ async def test_a_start_takes_the_newest_version_and_the_state_of_another_is_refu
         assert client.sessions == 0
 
 
-async def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(root: Path) -> None:
-    async with started(root, max_sessions=1, session_idle_seconds=0.2) as client:
+async def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started(root, max_sessions=1, session_idle_seconds=60) as client:
+        clock = Clock(monkeypatch)
         await ask(client, sequence_start=True)
         assert (await ask(client, sequence_id=2, sequence_start=True)).status == 503
-        async with asyncio.timeout(60):
-            while client.sessions:
-                await asyncio.sleep(0.01)
+        await clock.wait(61)
         assert (await ask(client)).status == 400
         assert counts(await ask(client, sequence_id=2, sequence_start=True)) == [0, 0]
-
-
-async def test_a_constant_current_goes_on_too(tmp_path: Path) -> None:
-    # Decay 0.5, threshold 1, current 0.75: charges 0.75, 1.125 (spike, left 0.125), 0.8125, 1.15625 (spike), …
-    publish(tmp_path, toy(), "toy")
-    tensor = {"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.75, 0]}
-    async with started(tmp_path) as client:
-        for start, expected in ((True, [0, 0]), (False, [1, 0]), (False, [1, 0]), (False, [2, 0])):
-            parameters = {"time_steps": 1, "sequence_id": 1, "sequence_start": start}
-            body = {"inputs": [tensor], "parameters": parameters}
-            assert counts(await client.post(body, "/v2/models/toy/infer")) == expected
-
-
-class Streamed:
-    """A POST of a stream whose body the test sends.
-
-    `seen` has the bytes reserved as each line was sent, `taken` those that Python's objects took, while that is traced.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.body: asyncio.Queue[Message] = asyncio.Queue()
-        self.lines: list[dict[str, Any]] = []
-        self.seen: list[int] = []
-        self.taken: list[int] = []
-
-    def come(self, part: bytes, *, more: bool = True) -> None:
-        """Have a part of the body come."""
-        self.body.put_nowait({"type": "http.request", "body": part, "more_body": more})
-
-    async def answer(self) -> None:
-        """Answer the whole request."""
-        headers = {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"}
-        scope = self.client.scope("POST", "/models/pairs/stream", headers)
-        await self.client.app(scope, self.body.get, self._send)
-
-    async def _send(self, message: Message) -> None:
-        if content := message.get("body"):
-            self.lines.append(json.loads(content))
-            self.seen.append(self.client.reserved)
-            self.taken.append(tracemalloc.get_traced_memory()[0])
-
-
-@asynccontextmanager
-async def streamed(root: Path, **settings: Any) -> AsyncIterator[Streamed]:
-    """Begin a stream, and see that nothing is held once it has ended."""
-    publish(root, pairs(), "pairs")
-    async with started(root, **settings) as client:
-        stream = Streamed(client)
-        answering = asyncio.create_task(stream.answer())
-        yield stream
-        async with asyncio.timeout(60):
-            await answering
-        assert stream.client.reserved == 0
 
 
 async def test_a_line_counts_as_it_grows(tmp_path: Path) -> None:

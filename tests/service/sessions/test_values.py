@@ -60,18 +60,6 @@ def test_a_window_of_direct_coding_has_the_steps_of_training_unless_the_query_sa
     assert (line["steps"], line["t"]) == (4, 4)
 
 
-def test_a_sequence_of_rate_coding_draws_as_one_request(service: Process) -> None:
-    def scores(steps: int, **parameters: Any) -> list[float]:
-        tensor = {"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.2, 0.9]}
-        body = {"inputs": [tensor], "parameters": {"time_steps": steps, "seed": 7, **parameters}}
-        answer = httpx.post(f"{service.url}/v2/models/rate/infer", json=body).json()
-        (found,) = [each["data"] for each in answer["outputs"] if each["name"] == "probabilities"]
-        return [float(value) for value in found]
-
-    scores(3, sequence_id=1, sequence_start=True)
-    assert scores(5, sequence_id=1, sequence_end=True) == scores(8)
-
-
 def test_a_binary_message_of_too_many_values_or_of_a_part_of_one_is_refused(service: Process) -> None:
     for size, sentence in (
         (4 * (2**20 + 2), "values has 1048578 numbers, expected at most 1048576 in one message"),
