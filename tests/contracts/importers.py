@@ -27,24 +27,18 @@ FACTORIES = ("snntorch", "spikingjelly", "norse", "sinabs", "torch", "spikeserve
 # An importer that somebody has of his own: a file of weights, one row for each IF neuron.
 PLUGIN = """
 from spikeserve.models.door import Plugin
-
-
 class Rows:
     source, compared, checked = "A file of weights.", (), ("input_shape", "time_steps")
-
     @property
     def options(self):
         from spikeserve.training.importers.options import Options
-
         return Options
-
     def convert(self, source, options):
         import numpy as np
         from spikeserve.models.spec import Spec
         from spikeserve.models.spec.network import Network
         from spikeserve.training.errors import InvalidGraph
         from spikeserve.training.importers.options import Imported
-
         try:
             weight = np.loadtxt(source, dtype=np.float32, ndmin=2)
         except ValueError as error:
@@ -55,12 +49,9 @@ class Rows:
         task = {"input": {"shape": [columns]}, "coding": "spikes", "time_steps": options.time_steps}
         spec = Spec.read({**task, "nodes": nodes, "labels": options.labels or [str(row) for row in range(rows)]})
         return Imported(Network(spec, {"rows.weight": weight}), f"A file of {rows} rows")
-
     def check(self, source, options):
         print(f"rows: {self.convert(source, options).network.spec.classes}. Can be served.")
         return 0
-
-
 ROWS = Rows()
 PLUGINS = (Plugin("importer", "rows", ":ROWS", "Publish a file of rows", guess=lambda path: path.suffix == ".rows"),)
 """

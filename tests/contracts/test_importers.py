@@ -30,11 +30,12 @@ from spikeserve.models.spec.network import FloatArray
 from spikeserve.plugins.c.compiled import CompiledC
 from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.report.parity import against_reference
-from tests.contracts.importers import ENTRIES, FACTORIES, NETWORKS, SMALL, words_of
+from tests.contracts.importers import ENTRIES, FACTORIES, SMALL, words_of
 from tests.serving import serving
 from tests.sources import ROOT
 from tests.training.command_line import training_here
 from tests.zoo import runs
+from tests.zoo.networks import NETWORKS
 from tests.zoo.registry import Entry
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Imports:
         if entry.name not in self.done:
             if entry.framework in FACTORIES[:4]:
                 pytest.importorskip(entry.framework, reason="it is not installed: ./scripts/install peers")
-            words = (*words_of(entry, self.files), "--name", entry.name, "--repository", self.repository.root)
+            words = (*words_of(entry, self.files), "--name", entry.name, "--repository", str(self.repository.root))
             with fresh_door():
                 self.done[entry.name] = training_here(*words)
         return self.done[entry.name]

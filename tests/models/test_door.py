@@ -99,10 +99,9 @@ RECORD = HEAD + "PLUGINS = (Plugin({}),)"
         ("\0", "null bytes"),
         ("", "has no attribute 'PLUGINS'"),
         ("PLUGINS = [1]", "PLUGINS has [1], expected a Plugin of one of the kinds importer"),
-        *((RECORD.format(record), "PLUGINS has Plugin(") for record in (
-            "'rider', 'a', ':b', ''", "[], 'a', ':b', ''", "'reader', '--help', ':b', ''", "'reader', 'a', ':b', 3",
-            "'reader', 'a', ':b', '', needs='numpy'", "'reader', 'a', ':b', '', guess=0.5",
-        )),
+        *((RECORD.format(record), "PLUGINS has Plugin(") for record in ("'rider', 'a', ':b', ''", "[], 'a', ':b', ''",
+            "'reader', '--help', ':b', ''", "'reader', 'a', ':b', 3", "'reader', 'a', ':b', '', needs='numpy'",
+            "'reader', 'a', ':b', '', guess=0.5")),
         (RECORD.format("'command', 'serve', ':b', ''"), "command 'serve' comes with spikeserve, and with "),
     ],
 )  # fmt: skip

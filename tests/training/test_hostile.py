@@ -31,6 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     np.savez(folder / "data.npz", x=rng.random((40, 4), np.float32), y=np.arange(40) % 2)
+    (folder / "deep.toml").write_text("a = " + "[" * 100_000)
     (folder / "null.toml").write_text('[data]\nfolder = "a\\u0000b"\n')
     (folder / "escape.toml").write_text('[data]\ndataset = "\\u001b[31m"\n')
     with (folder / "large.toml").open("wb") as file:
@@ -76,6 +77,7 @@ FIT_FLAGS: list[tuple[list[str], str]] = [
     (["--file", "pipe.npz"], "'pipe.npz': cannot be read as an .npz of numbers: it is a pipe, a socket or a devic"),
     (["--config", "pipe.toml"], "config: 'pipe.toml' cannot be read: it is a pipe, a socket or a device"),
     (["--config", "large.toml"], "config: 'large.toml' cannot be read: it has 1,099,511,627,776 bytes, expected a"),
+    (["--config", "deep.toml"], "config: 'deep.toml' is nested too deep, expected sections with fields"),
     (["--config", "null.toml"], "null.toml: data.folder: input should be a path without null characters"),
     (["--architecture", "4", "--runs", "data.npz"], "'data.npz': cannot be read or written: File exists"),
     (["--epochs", "0"], "configuration: optimisation.epochs: input should be greater than or equal"),
@@ -101,6 +103,12 @@ EXPORTS: list[tuple[list[str], str]] = [
     [
         *(([*FIT, *flags], sentence) for flags, sentence in FIT_FLAGS),
         *((["export", "nir", str(PRETRAINED / "digits/1"), *words], sentence) for words, sentence in EXPORTS),
+        (["export", "nir", "nowhere", "x.nir"], "bundle: 'nowhere' is no bundle's folder and no model of ./repository"),
+        (["export", "nir", "toy", "x.nir", "--repository", "nowhere"], "model 'toy' is not in the repository"),
+        *(
+            (["export", *words, "nowhere"], "run: 'nowhere' is not a run's folder")
+            for words in ([], ["--name", "toy"], ["run"])
+        ),
         # A value of a file controls no terminal.
         (["fit", "--config", "escape.toml"], "dataset: '\\x1b[31m' is not one, expected digits"),
     ],

@@ -10,7 +10,6 @@ from tests.zoo.registry import Entry
 DIRECT, CURRENT = Coding.DIRECT, Coding.CURRENT
 
 STEPS: Any = {"run": runs.steps, "read": runs.total}
-WITH_STATE: Any = {"run": runs.steps_with_state, "read": runs.total}
 TIME_FIRST: Any = {"run": runs.time_first, "read": runs.total}
 BATCH_FIRST: Any = {"run": runs.batch_first, "read": runs.total_batch_first}
 SQUEEZED: Any = {"run": runs.batches_of_steps, "read": runs.total}
@@ -35,10 +34,8 @@ NETWORKS = (
         names=("fc1", "lif1", "fc2", "lif2"), options={"labels": "a,b,c,d,e"}),
     snntorch("snntorch-6-fixed-batch", "convolutional_fixed_batch", (1, 14, 14), 8, batch=4, **TIME_FIRST),
     snntorch("snntorch-6-sequential", "convolutional_sequential", (1, 14, 14), 10, **STEPS),
-    snntorch("snntorch-2-lapicque", "lapicque", (20,), 20, **STEPS),
     snntorch("snntorch-rleaky-conv", "recurrent_convolutional", (1, 6, 6), 8, **TIME_FIRST),
     snntorch("snntorch-bntt", "batch_norm_through_time", (20,), 6, **IMAGE),
-    snntorch("snntorch-alpha", "alpha", (20,), 10, **TIME_FIRST),
     snntorch("snntorch-exoplanet", "exoplanet", (40,), 1, coding=CURRENT, run=runs.image, read=runs.itself,
         options={"readout": "last"}),
     snntorch("snntorch-autoencoder", "autoencoder", (1, 8, 8), 6, **TIME_FIRST),
@@ -50,11 +47,9 @@ NETWORKS = (
         options={"readout": "last_membrane", "scores": "values"}),
     spikingjelly("spikingjelly-lif-fc-mnist", "lif_fc_mnist", (1, 8, 8), 20, **STEPS),
     spikingjelly("spikingjelly-rsnn-feedback", "rows_feedback", (12,), 12, coding=CURRENT, **READ),
-    spikingjelly("spikingjelly-element-wise-feedback", "element_wise_feedback", (12,), 12, coding=CURRENT, **READ),
     spikingjelly("spikingjelly-ann2snn", "converted_ann", (1, 8, 8), 10, coding=DIRECT, run=runs.steps,
         read=runs.mean, options={"readout": "mean"}),
     spikingjelly("spikingjelly-cuba", "current_based", (12,), 10, **READ),
-    spikingjelly("spikingjelly-qif-eif", "quadratic", (12,), 10, **TIME_FIRST),
     spikingjelly("spikingjelly-fashion-mnist-net", "fashion_mnist_net", (1, 28, 28), 4, coding=DIRECT,
         run=runs.steps, read=runs.mean),
     spikingjelly("spikingjelly-sew-resnet18", "sew_resnet18", (3, 16, 16), 4, coding=DIRECT, **VOTES,
@@ -68,16 +63,11 @@ NETWORKS = (
     papers("spikingjelly-norms-over-time", "norms_over_time", (2, 6, 6), 6, **TIME_FIRST),
     norse("norse-intro", "intro", (3, 8, 8), 12, coding=DIRECT, run=runs.steps_with_state, read=runs.last,
         options={"readout": "last"}),
-    norse("norse-lif-box", "boxes", (20,), 15, **WITH_STATE),
     norse("norse-vgg", "vgg_features", (3, 8, 8), 8, **VOTES, options={"readout": "mean"}),
     norse("norse-lsnn", "long_short_term", (12,), 20, **READ),
-    norse("norse-lif-adex", "adaptive_exponential", (20,), 20, **MEMBRANE),
     norse("norse-encoded", "encoded", (12,), 10, **SHOWN, options={"readout": "last_membrane"}),
     sinabs("sinabs-quickstart", "quickstart", (16,), 20, **BATCH_FIRST),
     sinabs("sinabs-weight-transfer-spiking", "weight_transfer_spiking", (1, 14, 14), 10, batch=4, **SQUEEZED),
-    sinabs("sinabs-recurrent", "recurrent", (12,), 12, **BATCH_FIRST),
-    sinabs("sinabs-alif", "adaptive", (12,), 15, **BATCH_FIRST),
-    sinabs("sinabs-exp-leak", "leaky_readout", (12,), 15, run=runs.batch_first, read=lambda output: output.amax(1)),
     sinabs("sinabs-skip", "skip_connection", (2, 9, 9), 8, batch=4, **SQUEEZED),
     own("own-clamped-recurrent", "clamped_recurrent", (12,), 10, **REST, read=runs.total_batch_first),
     own("own-clamped-readout", "clamped_readout", (12,), 12, **REST, read=runs.itself,

@@ -2,7 +2,6 @@
 
 import norse.torch as norse
 import torch
-from norse.torch.functional.lif_box import LIFBoxParameters
 from norse.torch.models import vgg
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
@@ -22,12 +21,6 @@ def intro() -> nn.Module:
         nn.Linear(6 * 4 * 4, 10, bias=False),
     )
     return lively(network, seed=80, gain=4.0)
-
-
-def boxes() -> nn.Module:
-    box = LIFBoxParameters(tau_mem_inv=torch.tensor(400.0), v_th=torch.tensor(0.4))
-    network = norse.SequentialState(nn.Linear(20, 16), norse.LIFBoxCell(box), nn.Linear(16, 5), norse.LIFBoxCell(box))
-    return lively(network, seed=83, gain=4.0)
 
 
 def _recurrent(network: nn.Module, seed: int) -> nn.Module:
@@ -67,11 +60,6 @@ class Commands(nn.Module):
 
 def long_short_term() -> nn.Module:
     return _recurrent(Commands(norse.LSNNRecurrentCell), seed=90)
-
-
-def adaptive_exponential() -> nn.Module:
-    network = norse.SequentialState(nn.Linear(20, 16), norse.LIFAdExCell(), nn.Linear(16, 5), norse.LICell())
-    return lively(network, seed=92, gain=4.0)
 
 
 class Encoded(nn.Module):

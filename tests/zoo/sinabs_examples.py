@@ -36,30 +36,6 @@ def weight_transfer_spiking() -> nn.Module:
     return from_model(_ann(), input_shape=(1, 14, 14), batch_size=BATCH, add_spiking_output=True)
 
 
-def recurrent() -> nn.Module:
-    network = nn.Sequential(
-        nn.Linear(12, 10),
-        sl.LIFRecurrent(tau_mem=20.0, rec_connect=nn.Linear(10, 10), spike_fn=SingleSpike),
-        nn.Linear(10, 3),
-        sl.IAF(),
-    )
-    return lively(network, seed=105, gain=4.0)
-
-
-def adaptive() -> nn.Module:
-    network = nn.Sequential(
-        nn.Linear(12, 10), sl.ALIF(tau_mem=10.0, tau_adapt=20.0, adapt_scale=1.2), nn.Linear(10, 3), sl.IAF()
-    )
-    return lively(network, seed=106, gain=6.0)
-
-
-def leaky_readout() -> nn.Module:
-    network = nn.Sequential(
-        nn.Linear(12, 10), sl.LIF(tau_mem=20.0, tau_syn=10.0), nn.Linear(10, 3), sl.ExpLeak(tau_mem=30.0)
-    )
-    return lively(network, seed=107, gain=6.0)
-
-
 class Skipping(nn.Module):
     """A pooled copy of an earlier layer's spikes is added, by sinabs' Merge, before a later convolution."""
 

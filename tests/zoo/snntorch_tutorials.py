@@ -85,16 +85,6 @@ def convolutional_sequential() -> nn.Module:
     return lively(network, seed=7)
 
 
-def lapicque() -> nn.Module:
-    network = nn.Sequential(
-        nn.Linear(20, 16),
-        snn.Lapicque(R=1, C=4, time_step=1, init_hidden=True),
-        nn.Linear(16, 4),
-        snn.Lapicque(R=1, C=4, time_step=1, init_hidden=True, output=True),
-    )
-    return lively(network, seed=11, gain=8.0)
-
-
 class ConvolutionalRecurrent(nn.Module):
     """An RLeaky whose recurrent connection is a convolution."""
 
@@ -141,29 +131,6 @@ class NormThroughTime(nn.Module):
 
 def batch_norm_through_time() -> nn.Module:
     return lively(NormThroughTime(steps=6), seed=17)
-
-
-class Alpha(nn.Module):
-    """A membrane that answers a spike by an alpha function."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(20, 16), nn.Linear(16, 4)
-        self.lif1, self.lif2 = snn.Alpha(alpha=0.9, beta=0.8), snn.Alpha(alpha=0.9, beta=0.8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        exc1, inh1, mem1 = self.lif1.init_alpha()
-        exc2, inh2, mem2 = self.lif2.init_alpha()
-        spikes = []
-        for step in range(x.size(0)):
-            spk1, exc1, inh1, mem1 = self.lif1(self.fc1(x[step]), exc1, inh1, mem1)
-            spk2, exc2, inh2, mem2 = self.lif2(self.fc2(spk1), exc2, inh2, mem2)
-            spikes.append(spk2)
-        return torch.stack(spikes)
-
-
-def alpha() -> nn.Module:
-    return lively(Alpha(), seed=18, gain=6.0)
 
 
 class LightCurve(nn.Module):

@@ -48,12 +48,6 @@ def rows_feedback() -> nn.Module:
     return lively(network, seed=45)
 
 
-def element_wise_feedback() -> nn.Module:
-    network = RowByRow(layer.ElementWiseRecurrentContainer(neuron.IFNode(), element_wise_function=lambda x, y: x + y))
-    functional.set_step_mode(network, "m")
-    return lively(network, seed=46)
-
-
 def converted_ann() -> nn.Module:
     """An ANN with ReLUs, converted: an IFNode that subtracts, between two scalers, in place of each ReLU."""
     scaler = ann2snn.modules.VoltageScaler
@@ -78,12 +72,6 @@ def current_based() -> nn.Module:
     )
     functional.set_step_mode(network, "m")
     return lively(network, seed=52)
-
-
-def quadratic() -> nn.Module:
-    network = nn.Sequential(layer.Linear(12, 16), neuron.QIFNode(), layer.Linear(16, 4), neuron.EIFNode())
-    functional.set_step_mode(network, "m")
-    return lively(network, seed=53)
 
 
 def many_steps(network: nn.Module, seed: int, gain: float = 2.0) -> nn.Module:

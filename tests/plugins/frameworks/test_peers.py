@@ -12,9 +12,7 @@ number of threads may make, moves some spikes; ours, whose sums are exact, stay 
 import importlib
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +38,15 @@ MOST_PER_MILLION = (
 )
 
 Generator = np.random.Generator
-Neurons = Callable[[Generator, int], nn.Module]  # a generator and a layer's size -> its neurons
+Row = tuple[str, str]  # a framework, and its neurons as its author writes them, with the names of `neurons`
+MODULES = {
+    "snntorch": ("snntorch",),
+    "spikingjelly": tuple(f"spikingjelly.activation_based{part}" for part in ("", ".neuron", ".layer")),
+    "norse": ("norse.torch", "norse.torch.module.lif_box", "norse.torch.functional.reset",
+        "norse.torch.functional.lif_box", "norse.torch.functional.iaf", "norse.torch.functional.lsnn",
+        "norse.torch.functional.leaky_integrator", "norse.torch.functional.leaky_integrator_box"),
+    "sinabs": ("sinabs.layers", "sinabs.layers.alif", "sinabs.activation", "sinabs.network"),
+}  # fmt: skip
 
 
 def peer(name: str) -> Framework:
@@ -51,16 +57,16 @@ def peer(name: str) -> Framework:
         return find(name)
 
 
-def of(module: str) -> ModuleType:
-    return importlib.import_module(module)
+def names_of(framework: str) -> dict[str, Any]:
+    """Return what an author imports to write a neuron of a framework."""
+    peer(framework)
+    return {
+        name: value for module in MODULES[framework] for name, value in vars(importlib.import_module(module)).items()
+    }
 
 
 def dyadic(rng: Generator, *shape: int, most: int = 8) -> Tensor:
     return torch.from_numpy((rng.integers(-most, most + 1, shape) / 8).astype(np.float32))
-
-
-def uniform(rng: Generator, low: float, high: float, *shape: int) -> Tensor:
-    return torch.from_numpy(rng.uniform(low, high, shape).astype(np.float32))
 
 
 def linear(rng: Generator, inputs: int, outputs: int) -> nn.Linear:
@@ -69,17 +75,36 @@ def linear(rng: Generator, inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def dyadic_recurrence(rng: Generator, connection: nn.Linear | nn.Conv2d) -> None:
-    weight, bias = connection.weight, connection.bias
-    assert bias is not None
-    weight.data, bias.data = dyadic(rng, *weight.shape, most=1), dyadic(rng, *bias.shape, most=2)
+def neurons(rng: Generator, row: Row, size: int = NEURONS) -> nn.Module:
+    """Make neurons of a row: `each(low, high)` is an array with a float of its own for each, `one(low, high)` a number.
+
+    Their own connections are dyadic.
+    """
+
+    def each(low: float, high: float) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, size).astype(np.float32))
+
+    def weights(*shape: int) -> Tensor:
+        return dyadic(rng, *shape, most=1)
+
+    names = {"each": each, "one": lambda low, high: float(rng.uniform(low, high)), "weights": weights, "size": size}
+    names |= {"eighths": lambda low, high: torch.from_numpy(rng.integers(low, high, size).astype(np.float32) / 8)}
+    made: nn.Module = eval(row[1], names_of(row[0]) | {"torch": torch, "nn": nn} | names)  # noqa: S307  (written below)
+    for part in made.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            part.weight.data = dyadic(rng, *part.weight.shape, most=1)
+            if part.bias is not None:
+                part.bias.data = dyadic(rng, *part.bias.shape, most=2)
+    for name, parameter in made.named_parameters():
+        if name.endswith(("input_weights", "recurrent_weights")):
+            parameter.data = dyadic(rng, *parameter.shape, most=2 if name.endswith("input_weights") else 1)
+    return made
 
 
-def sequential(rng: Generator, neurons: Neurons) -> nn.Sequential:
-    """Two layers of neurons, NEURONS each."""
-    return nn.Sequential(
-        linear(rng, INPUTS, NEURONS), neurons(rng, NEURONS), linear(rng, NEURONS, NEURONS), neurons(rng, NEURONS)
-    )
+def sequential(rng: Generator, row: Row, last: Row | None = None) -> nn.Sequential:
+    """Two layers of neurons, NEURONS each, the last of which may be of another row."""
+    first, second = linear(rng, INPUTS, NEURONS), linear(rng, NEURONS, NEURONS)
+    return nn.Sequential(first, neurons(rng, row), second, neurons(rng, last or row))
 
 
 def spikes(rng: Generator) -> DenseInputs:
@@ -102,296 +127,140 @@ def require_parity(rows: list[LayerParity]) -> None:
     assert sum(row.neuron_steps for row in rows) >= LEAST_NEURON_STEPS
 
 
-def snntorch_neurons(
-    kind: str, mechanism: str, *, delay: bool = True, linear: bool = True, graded: bool = False
-) -> Neurons:
-    """A snnTorch neuron with an array of betas, some of them out of range and so clamped, and one of thresholds."""
-
-    def build(rng: Generator, size: int) -> nn.Module:
-        fields: dict[str, Any] = {
-            "beta": uniform(rng, 0.3, 1.05, size),
-            "threshold": uniform(rng, 0.5, 2.0, size),
-            "reset_mechanism": mechanism,
-        }
-        if kind == "Alpha":  # whose alpha must be above its beta
-            fields |= {"alpha": uniform(rng, 0.8, 1.05, size), "beta": uniform(rng, 0.2, 0.7, size)}
-        elif kind != "Lapicque":
-            fields["reset_delay"] = delay
-        else:
-            fields |= {"beta": 0.8125, "threshold": uniform(rng, 0.1, 0.5, size)}
-        if graded:
-            fields["graded_spikes_factor"] = torch.from_numpy(rng.integers(1, 13, size).astype(np.float32) / 8)
-        if "Synaptic" in kind:
-            fields["alpha"] = uniform(rng, 0.0, 0.9, size)
-        if kind.startswith("R"):
-            one_to_one = {"all_to_all": False, "V": dyadic(rng, size)}
-            fields |= {"linear_features": size} if linear else one_to_one
-        neuron = getattr(of("snntorch"), kind)(**fields)
-        if kind.startswith("R") and linear:
-            dyadic_recurrence(rng, neuron.recurrent)
-        return neuron
-
-    return build
-
-
-SNNTORCH: dict[str, Neurons] = {
-    f"{kind}-{mechanism}-{'late' if delay else 'corrected'}{'' if linear else '-one_to_one'}": snntorch_neurons(
-        kind, mechanism, delay=delay, linear=linear
-    )
-    for kind in ("Leaky", "Synaptic", "RLeaky", "RSynaptic", "Lapicque", "Alpha")
-    for mechanism in ("subtract", "zero", "none")
-    for delay in ((True,) if kind in ("Lapicque", "Alpha") or mechanism == "none" else (True, False))
-    for linear in ((True, False) if kind.startswith("R") else (True,))
-} | {
-    f"{kind}-{mechanism}-{'late' if delay else 'corrected'}-graded": snntorch_neurons(
-        kind, mechanism, delay=delay, graded=True
-    )
-    for kind, mechanism, delay in (("Leaky", "subtract", True), ("Leaky", "zero", False))
-}
-
-
-def spikingjelly_neurons(kind: str, reset: float | None, **fields: Any) -> Neurons:
-    def build(rng: Generator, _: int) -> nn.Module:
-        chosen = {name: float(rng.uniform(*bounds)) if bounds else value for name, (value, bounds) in given.items()}
-        neuron = getattr(of("spikingjelly.activation_based.neuron"), kind)
-        return neuron(v_threshold=float(rng.uniform(0.1, 0.6)), v_reset=reset, **chosen)
-
-    given = {name: (None, value) if isinstance(value, tuple) else (value, None) for name, value in fields.items()}
-    return build
-
-
-QUADRATIC: dict[str, Any] = {"a0": (0.05, 0.5), "v_c": (0.3, 0.9), "v_rest": (0.0, 0.1)}
-
-
-def half_threshold(rng: Generator, _: int) -> nn.Module:
-    return of("spikingjelly.activation_based.neuron").HalfThresholdIFNode(float(rng.uniform(0.1, 0.6)))
-
-
-def recurrent_container(mode: str, *, inner: bool) -> Neurons:
-    """A LinearRecurrentContainer of LIF neurons, with a Linear of 0 and 1 before them where it has an `inner` one."""
-
-    def build(rng: Generator, size: int) -> nn.Module:
-        layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
-        lif: nn.Module = neuron.LIFNode(tau=float(rng.uniform(1.1, 4.0)), v_threshold=0.4)
-        if inner:
-            lif = nn.Sequential(linear(rng, size, size), lif)
-            lif[0].weight.data = torch.eye(size)[torch.from_numpy(rng.permutation(size))]
-        container = layers.LinearRecurrentContainer(lif, size, size, step_mode=mode)
-        dyadic_recurrence(rng, container.rc)
-        return container
-
-    return build
+# Some betas are out of range, and so clamped.
+LEAKY = "beta=each(0.3, 1.05), threshold=each(0.5, 2.0)"
+ALPHA = ", alpha=each(0.0, 0.9)"
+ALL, ONE = ", linear_features=size", ", all_to_all=False, V=weights(size)"
+SNNTORCH = [
+    *(f"{kind}({LEAKY}, reset_mechanism='{mechanism}', reset_delay={delay}{more})" for kind,
+        more in (*(("Leaky", ""), ("Synaptic", ALPHA), ("RLeaky", ALL), ("RLeaky", ONE)),
+        *(("RSynaptic", ALPHA + ALL), ("RSynaptic", ALPHA + ONE))) for mechanism in ("subtract", "zero",
+        "none") for delay in ((True,) if mechanism == "none" else (True, False))),
+    *(
+        f"{kind}, reset_mechanism='{mechanism}')"
+        for kind in (
+            "Lapicque(beta=0.8125, threshold=each(0.1, 0.5)",
+            "Alpha(alpha=each(0.8, 1.05), beta=each(0.2, 0.7), threshold=each(0.5, 2.0)",  # an alpha above its beta
+        )
+        for mechanism in ("subtract", "zero", "none")
+    ),
+    f"Leaky({LEAKY}, reset_mechanism='subtract', reset_delay=True, graded_spikes_factor=eighths(1, 13))",
+    f"Leaky({LEAKY}, reset_mechanism='zero', reset_delay=False, graded_spikes_factor=eighths(1, 13))",
+]  # fmt: skip
+FIRES, TAU, QUADRATIC = "v_threshold=one(0.1, 0.6)", "tau=one(1.1, 4.0)", "v_c=one(0.3, 0.9), v_rest=one(0.0, 0.1)"
+HARD, RESETS = (0.0, -0.3), (None, 0.0, -0.3)
+# A subtraction does not keep a large membrane from growing by its square, so that there a0 is small.
+KINDS: list[tuple[str, str, tuple[float | None, ...]]] = [
+    *(("IFNode", f"step_mode='{mode}'", RESETS) for mode in "sm"),
+    ("SimpleIFNode", "", RESETS),
+    *(("LIFNode", f"{TAU}, decay_input={decays}, step_mode='{mode}'", RESETS) for decays in (True,
+        False) for mode in "sm"),
+    ("SimpleLIFNode", f"{TAU}, decay_input=True", HARD),
+    ("SimpleLIFNode", f"{TAU}, decay_input=False", (0.0,)),
+    *(("ParametricLIFNode", f"init_{TAU}, decay_input={decays}", RESETS) for decays in (True, False)),
+    ("CUBALIFNode", "c_decay=one(0.1, 0.9), v_decay=one(0.1, 0.9)", RESETS),
+    ("OTTTLIFNode", TAU, (None, 0.0)),
+    ("SLTTLIFNode", TAU, (0.0,)),
+    *(("QIFNode", f"{TAU}, a0=one(0.05, 0.5), {QUADRATIC}, step_mode='{mode}'", HARD) for mode in "sm"),
+    *(("QIFNode", f"{TAU}, a0=one(0.0001, 0.0003), {QUADRATIC}, step_mode='{mode}'", (None,)) for mode in "sm"),
+    *(("RAFNode", f"b=one(-0.5, -0.1), omega=one(0.2, 2.0), step_mode='{mode}'", RESETS) for mode in "sm"),
+]  # fmt: skip
+LIF_NODE = f"LIFNode({TAU}, v_threshold=0.4)"
+SPIKINGJELLY = [
+    *(f"{kind}({FIRES}, v_reset={reset}, {more})" for kind, more, resets in KINDS for reset in resets),
+    "HalfThresholdIFNode(one(0.1, 0.6))",
+    *(f"LinearRecurrentContainer({LIF_NODE}, size, size, step_mode='{mode}')" for mode in "sm"),
+    f"LinearRecurrentContainer(nn.Sequential(nn.Linear(size, size), {LIF_NODE}), size, size)",
+    "ElementWiseRecurrentContainer(IFNode(v_threshold=one(0.5, 1.5)), element_wise_function=lambda x, y: x + y)",
+    *(  # a filter of spikes, with no connection between them, whose sums are exact
+        f"nn.Sequential(IFNode(v_threshold=0.75, step_mode='{mode}'), SynapseFilter(one(1.5, 8), {learns}, step_mode="
+        f"'{mode}'), LIFNode({TAU}, v_threshold=0.5, step_mode='{mode}'))"
+        for learns, mode in ((False, "s"), (True, "m"))
+    ),
+]  # fmt: skip
+# A layer that runs over time starts from one number for all neurons, so that its v_leak is one, and an LSNN's v_th.
+MEMBRANE = "tau_mem_inv=each(100, 1500), v_leak=torch.tensor(0.125), v_reset=each(-0.5, 0.1)"
+CUBA = f"{MEMBRANE}, tau_syn_inv=each(100, 1500), v_th="
+NORSE_LIF = f"LIFParameters({CUBA}each(0.2, 1.0))"
+LSNN = f"LSNNParameters({CUBA}torch.tensor(one(0.2, 0.6)), tau_adapt_inv=each(10, 500), beta=each(0.05, 0.5))"
+REFRACTORY = f"LIFRefracParameters({NORSE_LIF}, rho_reset=eighths(0, 8) * 4)"  # steps, some of them half ones
+LIF_EX = f"LIFExParameters({CUBA}each(0.2, 1.0), delta_T=each(0.1, 1.0))"
+LIF_ADEX = (
+    f"LIFAdExParameters({CUBA}each(0.2, 1.0), delta_T=each(0.1, 1.0), tau_ada_inv=each(10, 500), "
+    "adaptation_current=each(-0.5, 1), adaptation_spike=each(0.05, 0.5))"
+)
 
 
-def one_to_one_container(rng: Generator, _: int) -> nn.Module:
-    layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
-    lif = neuron.IFNode(v_threshold=float(rng.uniform(0.5, 1.5)))
-    return layers.ElementWiseRecurrentContainer(lif, element_wise_function=lambda x, y: x + y)
+def in_norse(kind: str, parameters: str) -> str:
+    return f"{kind}({'size, size, ' if 'Recurrent' in kind else ''}{parameters}, dt=5e-4)"
 
 
-def filtered(*, learnable: bool, mode: str) -> Neurons:
-    """LIF neurons behind a SynapseFilter of spikes: one with no connection between them, whose sums are exact."""
-
-    def build(rng: Generator, _: int) -> nn.Module:
-        layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
-        fire = neuron.IFNode(v_threshold=0.75, step_mode=mode)
-        synapse = layers.SynapseFilter(float(rng.uniform(1.5, 8)), learnable, step_mode=mode)
-        lif = neuron.LIFNode(tau=float(rng.uniform(1.1, 4.0)), v_threshold=0.5, step_mode=mode)
-        return nn.Sequential(fire, synapse, lif)
-
-    return build
-
-
-def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
-    taus: dict[str, Any] = {"tau": (1.1, 4.0)}
-    kinds: list[tuple[str, tuple[float | None, ...], list[dict[str, Any]]]] = [
-        ("IFNode", (None, 0.0, -0.3), [{"step_mode": mode} for mode in "sm"]),
-        ("SimpleIFNode", (None, 0.0, -0.3), [{}]),
-        (
-            "LIFNode",
-            (None, 0.0, -0.3),
-            [taus | {"decay_input": decays, "step_mode": mode} for decays in (True, False) for mode in "sm"],
-        ),
-        ("SimpleLIFNode", (0.0,), [taus | {"decay_input": decays} for decays in (True, False)]),
-        ("SimpleLIFNode", (-0.3,), [taus | {"decay_input": True}]),
-        (
-            "ParametricLIFNode",
-            (None, 0.0, -0.3),
-            [{"init_tau": (1.1, 4.0), "decay_input": decays} for decays in (True, False)],
-        ),
-        ("CUBALIFNode", (None, 0.0, -0.3), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
-        ("OTTTLIFNode", (None, 0.0), [taus]),
-        ("SLTTLIFNode", (0.0,), [taus]),
-        ("QIFNode", (0.0, -0.3), [taus | QUADRATIC | {"step_mode": mode} for mode in "sm"]),
-        # A subtraction does not keep a large membrane from growing by its square, so that there a0 is small.
-        ("QIFNode", (None,), [taus | QUADRATIC | {"a0": (0.0001, 0.0003), "step_mode": mode} for mode in "sm"]),
-        ("RAFNode", (None, 0.0, -0.3), [{"b": (-0.5, -0.1), "omega": (0.2, 2.0), "step_mode": mode} for mode in "sm"]),
-    ]
-    for kind, resets, variants in kinds:
-        for reset in resets:
-            for fields in variants:
-                told = [f"{name}_{value}" for name, value in fields.items() if not isinstance(value, tuple)]
-                yield "-".join([kind, f"reset_{reset}", *told]), spikingjelly_neurons(kind, reset, **fields)
-
-
-SPIKINGJELLY = dict(spikingjelly_rows()) | {
-    "HalfThresholdIFNode": half_threshold,
-    "LinearRecurrentContainer-s": recurrent_container("s", inner=False),
-    "LinearRecurrentContainer-m": recurrent_container("m", inner=False),
-    "LinearRecurrentContainer-Linear": recurrent_container("s", inner=True),
-    "ElementWiseRecurrentContainer": one_to_one_container,
-    "SynapseFilter-s": filtered(learnable=False, mode="s"),
-    "SynapseFilter-learnable-m": filtered(learnable=True, mode="m"),
-}
-
-
-def norse_neurons(kind: str, **fields: Any) -> Neurons:
-    """A Norse neuron at a dt of half a millisecond, its inverse time constants an array each."""
-
-    def build(rng: Generator, size: int) -> nn.Module:
-        norse = of("norse.torch")
-        thresholds = {"v_th": uniform(rng, 0.2, 1.0, size)}
-        # A layer that runs over time starts from one number for all neurons, so that its v_leak is one.
-        membrane = {"tau_mem_inv": uniform(rng, 100, 1500, size), "v_leak": torch.tensor(0.125)}
-        current = {"tau_syn_inv": uniform(rng, 100, 1500, size)}
-        if kind == "LIFBoxCell":
-            method = getattr(of("norse.torch.functional.reset"), fields["reset_method"])
-            reset = uniform(rng, -0.5, 0.1, size)
-            parameters = of("norse.torch.functional.lif_box").LIFBoxParameters(
-                **membrane, **thresholds, v_reset=reset, reset_method=method
-            )
-            return of("norse.torch.module.lif_box").LIFBoxCell(parameters, dt=5e-4)
-        if kind.startswith("IAF"):
-            parameters = of("norse.torch.functional.iaf").IAFParameters(**thresholds, v_reset=torch.tensor(-0.25))
-            return getattr(norse, kind)(parameters)
-        resets = {"v_reset": uniform(rng, -0.5, 0.1, size)}
-        if "Ex" in kind:
-            growth = {"delta_T": uniform(rng, 0.1, 1.0, size)}
-            if "AdEx" in kind:
-                growth |= {"tau_ada_inv": uniform(rng, 10, 500, size)}
-                growth |= {"adaptation_current": uniform(rng, -0.5, 1, size)}
-                growth |= {"adaptation_spike": uniform(rng, 0.05, 0.5, size)}
-            named = "LIFAdExParameters" if "AdEx" in kind else "LIFExParameters"
-            parameters = getattr(norse, named)(**membrane, **current, **thresholds, **resets, **growth)
-        elif "LSNN" in kind:  # which start at v_th, as a number for all neurons, and keep its place
-            thresholds = {"v_th": torch.tensor(float(rng.uniform(0.2, 0.6)))}
-            adaptation = {"tau_adapt_inv": uniform(rng, 10, 500, size), "beta": uniform(rng, 0.05, 0.5, size)}
-            parameters = of("norse.torch.functional.lsnn").LSNNParameters(
-                **membrane, **current, **thresholds, **resets, **adaptation
-            )
-        else:
-            parameters = norse.LIFParameters(**membrane, **current, **thresholds, **resets)
-        if "Refrac" in kind:
-            waits = torch.from_numpy(rng.integers(0, 8, size).astype(np.float32) / 2)  # steps, some of them half ones
-            parameters = norse.LIFRefracParameters(parameters, rho_reset=waits)
-        if "Recurrent" in kind:
-            weights = {
-                "input_weights": dyadic(rng, size, size, most=2),
-                "recurrent_weights": dyadic(rng, size, size, most=1),
-            }
-            return getattr(norse, kind)(size, size, parameters, dt=5e-4, **weights)
-        return getattr(norse, kind)(parameters, dt=5e-4)
-
-    return build
-
-
-NORSE: dict[str, Neurons] = {
-    "LIFBoxCell-value": norse_neurons("LIFBoxCell", reset_method="reset_value"),
-    "LIFBoxCell-subtract": norse_neurons("LIFBoxCell", reset_method="reset_subtract"),
-} | {
-    kind: norse_neurons(kind)
-    for kind in (
-        *("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF"),
-        *("LIFRefracCell", "LIFRefracRecurrentCell", "LIFRefracRecurrent"),
-        *("LSNNCell", "LSNN", "LSNNRecurrentCell", "LSNNRecurrent"),
-    )
-}  # fmt: skip
-
-
-def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
-    """A sinabs neuron with arrays of time constants; "synapse" gives it one for its current too."""
-
-    def build(rng: Generator, size: int) -> nn.Module:
-        activation = of("sinabs.activation")
-        thresholds = (0.1, 0.5) if fields.get("norm_input", "LIF" in kind) else (0.7, 2.0)
-        chosen = {
-            "spike_fn": getattr(activation, spike),
-            "reset_fn": getattr(activation, reset)(),
-            "spike_threshold": uniform(rng, *thresholds, size),
-        }
-        if fields.get("floor"):
-            chosen["min_v_mem"] = uniform(rng, -0.7, 0.1, size)
-        if fields.get("synapse"):
-            # ALIF asks whether its tau_syn is true, which an array is not.
-            chosen["tau_syn"] = uniform(rng, 0.5, 5, *(() if "ALIF" in kind else (size,)))
-        if "LIF" in kind:
-            chosen |= {"tau_mem": uniform(rng, 1, 20, size), "norm_input": fields.get("norm_input", True)}
-        if "ALIF" in kind:
-            chosen |= {"tau_adapt": uniform(rng, 1, 20, size), "adapt_scale": uniform(rng, 0.1, 2, size)}
-        if "Recurrent" in kind:
-            chosen["rec_connect"] = nn.Linear(size, size)
-            dyadic_recurrence(rng, chosen["rec_connect"])
-        if "Squeeze" in kind:
-            chosen["num_timesteps"] = STEPS
-        layers = of("sinabs.layers.alif" if kind == "ALIFSqueeze" else "sinabs.layers")
-        return getattr(layers, kind)(**chosen)
-
-    return build
-
-
-SINABS: dict[str, Neurons] = {
-    "-".join([kind, spike, reset, *(f"{name}_{value}" for name, value in more.items())]): sinabs_neurons(
-        kind, spike, reset, **more
-    )
-    for kind, spike, reset, more in (
-        ("LIF", "MultiSpike", "MembraneSubtract", {"norm_input": False}),
-        ("LIF", "MultiSpike", "MembraneSubtract", {"norm_input": True}),
-        ("LIF", "MultiSpike", "MembraneSubtract", {"floor": True, "norm_input": False}),
-        ("LIF", "MultiSpike", "MembraneSubtract", {"synapse": True}),
-        ("LIF", "MultiSpike", "MembraneReset", {"synapse": True, "norm_input": False}),
-        ("LIF", "SingleSpike", "MembraneSubtract", {"floor": True, "synapse": True}),
-        ("LIF", "SingleSpike", "MembraneReset", {"norm_input": False}),
-        ("LIFSqueeze", "MultiSpike", "MembraneSubtract", {}),
-        ("ALIF", "SingleSpike", "MembraneSubtract", {}),
-        ("ALIF", "MultiSpike", "MembraneSubtract", {"norm_input": False, "floor": True}),
-        ("ALIF", "SingleSpike", "MembraneReset", {"norm_input": False, "synapse": True}),
-        ("ALIFSqueeze", "SingleSpike", "MembraneSubtract", {}),
-        ("ALIFRecurrent", "SingleSpike", "MembraneSubtract", {"norm_input": False}),
-        ("ALIFRecurrent", "MultiSpike", "MembraneReset", {"norm_input": True}),
-        ("IAF", "MultiSpike", "MembraneSubtract", {}),
-        ("IAF", "MultiSpike", "MembraneSubtract", {"floor": True}),
-        ("IAF", "SingleSpike", "MembraneReset", {"synapse": True}),
-        ("IAFSqueeze", "SingleSpike", "MembraneSubtract", {"floor": True}),
-        ("LIFRecurrent", "SingleSpike", "MembraneSubtract", {"norm_input": False}),
-        ("LIFRecurrent", "MultiSpike", "MembraneReset", {"synapse": True}),
-        ("IAFRecurrent", "SingleSpike", "MembraneSubtract", {"floor": True}),
-        ("IAFRecurrent", "SingleSpike", "MembraneReset", {}),
-    )
-}
-
-EIF: dict[str, Any] = {"tau": (1.1, 4.0), "delta_T": (0.1, 1.0), "theta_rh": (0.2, 0.8), "v_rest": (0.0, 0.1)}
-EXPONENTIAL: dict[str, tuple[str, Neurons]] = {
-    f"EIFNode-reset_{reset}-{mode}": ("spikingjelly", spikingjelly_neurons("EIFNode", reset, step_mode=mode, **EIF))
-    for reset, mode in ((0.0, "s"), (-0.3, "m"))
-} | {
+BOX = "LIFBoxCell(LIFBoxParameters({}, v_th=each(0.2, 1.0), reset_method=reset_{}), dt=5e-4)"
+NORSE = [
+    *(BOX.format(MEMBRANE, reset) for reset in ("value", "subtract")),
+    *(f"{kind}(IAFParameters(v_th=each(0.2, 1.0), v_reset=torch.tensor(-0.25)))" for kind in ("IAFCell", "IAF")),
+    *(in_norse(kind, NORSE_LIF) for kind in ("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent")),
+    *(in_norse(kind, REFRACTORY) for kind in ("LIFRefracCell", "LIFRefracRecurrentCell", "LIFRefracRecurrent")),
+    *(in_norse(kind, LSNN) for kind in ("LSNNCell", "LSNN", "LSNNRecurrentCell", "LSNNRecurrent")),
+]  # fmt: skip
+MULTIPLE, SINGLE = (
+    "spike_fn=MultiSpike, reset_fn=MembraneSubtract()",
+    "spike_fn=SingleSpike, reset_fn=MembraneSubtract()",
+)  # fmt: skip
+TO_ZERO, SINGLE_TO_ZERO = (
+    "spike_fn=MultiSpike, reset_fn=MembraneReset()",
+    "spike_fn=SingleSpike, reset_fn=MembraneReset()",
+)  # fmt: skip
+LOW, HIGH = "spike_threshold=each(0.1, 0.5)", "spike_threshold=each(0.7, 2.0), norm_input=False"
+IAF, FLOOR, SYNAPSE = "spike_threshold=each(0.7, 2.0)", "min_v_mem=each(-0.7, 0.1)", "tau_syn=each(0.5, 5)"
+RATES, SQUEEZE, LOOP = "tau_mem=each(1, 20)", f"num_timesteps={STEPS}", "rec_connect=nn.Linear(size, size)"
+ADAPTS = f"{RATES}, tau_adapt=each(1, 20), adapt_scale=each(0.1, 2)"
+SINABS = [
+    *(f"LIF({RATES}, {MULTIPLE}, {more})" for more in (LOW, HIGH, f"{HIGH}, {FLOOR}", f"{LOW}, {SYNAPSE}")),
+    f"LIF({RATES}, {TO_ZERO}, {HIGH}, {SYNAPSE})",
+    f"LIF({RATES}, {SINGLE}, {LOW}, {FLOOR}, {SYNAPSE})",
+    f"LIF({RATES}, {SINGLE_TO_ZERO}, {HIGH})",
+    f"LIFSqueeze({RATES}, {MULTIPLE}, {LOW}, {SQUEEZE})",
+    f"ALIF({ADAPTS}, {SINGLE}, {LOW})",
+    f"ALIF({ADAPTS}, {MULTIPLE}, {HIGH}, {FLOOR})",
+    f"ALIF({ADAPTS}, {SINGLE_TO_ZERO}, {HIGH}, tau_syn=torch.tensor(one(0.5, 5)))",  # it asks whether that is true
+    f"ALIFSqueeze({ADAPTS}, {SINGLE}, {LOW}, {SQUEEZE})",
+    f"ALIFRecurrent({ADAPTS}, {SINGLE}, {HIGH}, {LOOP})",
+    f"ALIFRecurrent({ADAPTS}, {TO_ZERO}, {LOW}, {LOOP})",
+    f"IAF({MULTIPLE}, {IAF})",
+    f"IAF({MULTIPLE}, {IAF}, {FLOOR})",
+    f"IAF({SINGLE_TO_ZERO}, {IAF}, {SYNAPSE})",
+    f"IAFSqueeze({SINGLE}, {IAF}, {FLOOR}, {SQUEEZE})",
+    f"LIFRecurrent({RATES}, {SINGLE}, {HIGH}, {LOOP})",
+    f"LIFRecurrent({RATES}, {TO_ZERO}, {LOW}, {SYNAPSE}, {LOOP})",
+    f"IAFRecurrent({SINGLE}, {IAF}, {FLOOR}, {LOOP})",
+    f"IAFRecurrent({SINGLE_TO_ZERO}, {IAF}, {LOOP})",
+]  # fmt: skip
+EIF = f"EIFNode({TAU}, {FIRES}, v_rest=0.1, delta_T=one({{}}), theta_rh=one({{}}), v_reset={{}}, step_mode='{{}}')"
+EXPONENTIAL: list[Row] = [
+    ("spikingjelly", EIF.format("0.1, 1.0", "0.2, 0.8", 0.0, "s")),
+    ("spikingjelly", EIF.format("0.1, 1.0", "0.2, 0.8", -0.3, "m")),
     # A subtraction does not keep a large membrane from growing, so that there it grows late.
-    "EIFNode-reset_None-m": (
-        "spikingjelly",
-        spikingjelly_neurons("EIFNode", None, step_mode="m", **EIF | {"delta_T": (2.0, 4.0), "theta_rh": (20.0, 30.0)}),
-    )
-} | {
-    kind: ("norse", norse_neurons(kind))
-    for kind in (
-        *("LIFExCell", "LIFEx", "LIFExRecurrentCell", "LIFExRecurrent"),
-        *("LIFAdExCell", "LIFAdEx", "LIFAdExRecurrentCell", "LIFAdExRecurrent"),
-    )
-}  # fmt: skip
-
-ROWS = [
-    pytest.param(name, neurons, id=f"{name}-{row}")
-    for name, rows in (("snntorch", SNNTORCH), ("spikingjelly", SPIKINGJELLY), ("norse", NORSE), ("sinabs", SINABS))
-    for row, neurons in rows.items()
-]
+    ("spikingjelly", EIF.format("2.0, 4.0", "20.0, 30.0", None, "m")),
+    *(("norse", in_norse(kind + over, parameters)) for kind,
+        parameters in (("LIFEx", LIF_EX), ("LIFAdEx", LIF_ADEX)) for over in ("Cell", "", "RecurrentCell",
+        "Recurrent")),
+]  # fmt: skip
+ROWS: list[Row] = [
+    *(("snntorch", row) for row in SNNTORCH),
+    *(("spikingjelly", row) for row in SPIKINGJELLY),
+    *(("norse", row) for row in NORSE),
+    *(("sinabs", row) for row in SINABS),
+]  # fmt: skip
+LI = "each(100, 1500), each(100, 1500)"
+READOUTS: list[tuple[str, str, str]] = [
+    *(("norse", NORSE[0], f"{kind}(LIParameters({LI}), dt=5e-4)") for kind in ("LICell", "LI")),
+    ("norse", NORSE[0], "LIBoxCell(LIBoxParameters(tau_mem_inv=each(100, 1500)), dt=5e-4)"),
+    ("norse", NORSE[0], f"LILinearCell(size, size, LIParameters({LI}), dt=5e-4)"),
+    *(("spikingjelly", f"IFNode({FIRES}, v_reset=0.0, step_mode='m')", kind) for kind in ("NonSpikingIFNode()",
+        "NonSpikingLIFNode()")),
+    *(("sinabs", f"IAF({MULTIPLE}, {IAF})", f"ExpLeak(each(1, 20), norm_input={normed})") for normed in (True, False)),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -408,26 +277,30 @@ def require_the_frameworks_own(name: str, network: nn.Module) -> None:
         require_parity(compare(found, theirs, create(engine, found.network), inputs))
 
 
-@pytest.mark.parametrize(("name", "neurons"), ROWS)
-def test_no_spike_and_no_membrane_differs_from_the_frameworks_own(name: str, neurons: Neurons, rng: Generator) -> None:
-    peer(name)
-    require_the_frameworks_own(name, sequential(rng, neurons))
+def by_name(rows: Sequence[Any]) -> pytest.MarkDecorator:
+    """Run a test for each row; for the second and further ones of a class only in ./scripts/test-deep."""
+    kinds = [(row[0], *(neurons.partition("(")[0] for neurons in row[1:])) for row in rows]
+    marks: dict[bool, Any] = {True: pytest.mark.deep, False: ()}
+    params = [pytest.param(row, id="-".join(row), marks=marks[kinds[at] in kinds[:at]]) for at, row in enumerate(rows)]
+    return pytest.mark.parametrize("row", params)
 
 
-@pytest.mark.parametrize("kind", EXPONENTIAL)
-def test_with_one_exponential_nothing_differs(kind: str, rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+@by_name(ROWS)
+def test_no_spike_and_no_membrane_differs_from_the_frameworks_own(row: Row, rng: Generator) -> None:
+    require_the_frameworks_own(row[0], sequential(rng, row))
+
+
+@by_name(EXPONENTIAL)
+def test_with_one_exponential_nothing_differs(row: Row, rng: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     # So every other operation is the framework's, in its order.
-    name, neurons = EXPONENTIAL[kind]
-    peer(name)
+    network = sequential(rng, row)
     monkeypatch.setattr(torch, "exp", exponential)
-    require_the_frameworks_own(name, sequential(rng, neurons))
+    require_the_frameworks_own(row[0], network)
 
 
-@pytest.mark.parametrize("kind", ["EIFNode-reset_0.0-s", "LIFExCell", "LIFAdExRecurrent"])
-def test_the_frameworks_own_exponential_changes_few_spikes(kind: str, rng: Generator) -> None:
-    name, neurons = EXPONENTIAL[kind]
-    peer(name)
-    framework, network = converted(name, sequential(rng, neurons))
+@by_name([EXPONENTIAL[0], EXPONENTIAL[3], EXPONENTIAL[-1]])
+def test_the_frameworks_own_exponential_changes_few_spikes(row: Row, rng: Generator) -> None:
+    framework, network = converted(row[0], sequential(rng, row))
     inputs = spikes(rng)
     rows = compare(network, run_framework(network, framework, inputs), ReferenceEngine(network.network), inputs)
     differing, neuron_steps = sum(row.differing for row in rows), sum(row.neuron_steps for row in rows)
@@ -435,60 +308,23 @@ def test_the_frameworks_own_exponential_changes_few_spikes(kind: str, rng: Gener
     assert differing <= MOST_PER_MILLION * neuron_steps / 10**6
 
 
-def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
-    norse, membrane, current = of("norse.torch"), uniform(rng, 100, 1500, size), uniform(rng, 100, 1500, size)
-    if kind == "LIBoxCell":
-        parameters = of("norse.torch.functional.leaky_integrator_box").LIBoxParameters(tau_mem_inv=membrane)
-    else:
-        parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
-    if kind == "LILinearCell":
-        cell: nn.Module = norse.LILinearCell(size, size, parameters, dt=5e-4)
-        cell.input_weights.data = dyadic(rng, size, size, most=2)
-        return cell
-    return getattr(norse, kind)(parameters, dt=5e-4)
-
-
-READOUTS: list[tuple[str, str, Neurons, Neurons]] = [
-    *(
-        ("norse", kind, NORSE["LIFBoxCell-value"], partial(norse_readout, kind=kind))
-        for kind in ("LICell", "LI", "LIBoxCell", "LILinearCell")
-    ),
-    *(
-        (
-            "spikingjelly", kind, SPIKINGJELLY["IFNode-reset_0.0-step_mode_m"],
-            lambda _, __, kind=kind: getattr(of("spikingjelly.activation_based.neuron"), kind)(),
-        )
-        for kind in ("NonSpikingIFNode", "NonSpikingLIFNode")
-    ),
-    *(
-        (
-            "sinabs", f"ExpLeak-norm_input_{norm}", SINABS["IAF-MultiSpike-MembraneSubtract"],
-            lambda rng, size, norm=norm: of("sinabs.layers").ExpLeak(uniform(rng, 1, 20, size), norm_input=norm),
-        )
-        for norm in (True, False)
-    ),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "neurons", "readout"),
-    [pytest.param(name, *layers, id=f"{name}-{kind}") for name, kind, *layers in READOUTS],
-)
-def test_a_readouts_membrane_is_theirs(name: str, neurons: Neurons, readout: Neurons, rng: Generator) -> None:
-    peer(name)
-    layers = [*sequential(rng, neurons)][:-1]
-    require_the_frameworks_own(name, nn.Sequential(*layers, readout(rng, NEURONS)))
+@by_name(READOUTS)
+def test_a_readouts_membrane_is_theirs(row: tuple[str, str, str], rng: Generator) -> None:
+    name, neurons, readout = row
+    require_the_frameworks_own(name, sequential(rng, (name, neurons), (name, readout)))
 
 
 def test_a_recurrent_convolution_of_many_neurons_is_refused() -> None:
-    neuron = of("snntorch").RLeaky(0.5, conv2d_channels=1, kernel_size=(3, 3), init_hidden=True)
+    framework = peer("snntorch")
+    neuron = importlib.import_module("snntorch").RLeaky(0.5, conv2d_channels=1, kernel_size=(3, 3), init_hidden=True)
     with pytest.raises(NotConvertible, match="the weights of 4225 neurons are written out, at most 4096"):
-        convert(nn.Sequential(neuron).eval(), peer("snntorch"), FrameworkOptions(input_shape=(1, 65, 65), time_steps=4))
+        convert(nn.Sequential(neuron).eval(), framework, FrameworkOptions(input_shape=(1, 65, 65), time_steps=4))
 
 
 PER_MILLION = 100.0  # 25 of ours and 22 of its own differed over eight networks and 20 million spikes
 
 
+@pytest.mark.deep
 def test_a_random_convolutional_network_differs_by_its_frameworks_rounding(capsys: pytest.CaptureFixture[str]) -> None:
     framework = peer("snntorch")
     leaky = importlib.import_module("snntorch").Leaky

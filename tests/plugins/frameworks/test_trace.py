@@ -142,19 +142,14 @@ ONE_SAMPLE = "one sample for all steps of (batch"
 STYLES: dict[str, tuple[Any, Readout, str, str]] = {
     "membrane handed on, spikes first": (handed_on, COUNT, TIME_FIRST, "fc1 cell"),
     "membrane read": (lambda net, x: handed_on(net, x)[1], Readout.MAX_MEMBRANE, TIME_FIRST, "fc1 cell"),
-    "membrane of the last step": (
-        lambda net, x: functional.softmax(handed_on(net, x)[1][-1], dim=1), Readout.LAST_MEMBRANE, TIME_FIRST,
-        "fc1 cell",
-    ),
-    "sigmoid of the last membrane": (
-        lambda net, x: handed_on(net, x)[1][-1].sigmoid(), Readout.LAST_MEMBRANE, TIME_FIRST, "fc1 cell"
-    ),
-    "sigmoid of a mean": (
-        lambda net, x: nn.Sigmoid()(net.steps(net.fc1(x)).mean(0)), Readout.MEAN, TIME_FIRST, "fc1 steps"
-    ),
-    "sigmoid of the last step": (
-        lambda net, x: torch.sigmoid(last_step(net, x)), Readout.LAST, TIME_FIRST, "fc1 hidden"
-    ),
+    "membrane of the last step": (lambda net, x: functional.softmax(handed_on(net, x)[1][-1], dim=1),
+        Readout.LAST_MEMBRANE, TIME_FIRST, "fc1 cell"),
+    "sigmoid of the last membrane": (lambda net, x: handed_on(net, x)[1][-1].sigmoid(), Readout.LAST_MEMBRANE,
+        TIME_FIRST, "fc1 cell"),
+    "sigmoid of a mean": (lambda net, x: nn.Sigmoid()(net.steps(net.fc1(x)).mean(0)), Readout.MEAN, TIME_FIRST,
+        "fc1 steps"),
+    "sigmoid of the last step": (lambda net, x: torch.sigmoid(last_step(net, x)), Readout.LAST, TIME_FIRST,
+        "fc1 hidden"),
     "batch first, added up": (batch_first, Readout.MEAN, BATCH_FIRST, "fc1 hidden"),
     "batch first, added in place": (in_place, COUNT, BATCH_FIRST, "fc1 hidden"),
     "written to a buffer": (written, Readout.MAX, TIME_FIRST, "fc1 hidden"),
@@ -163,12 +158,10 @@ STYLES: dict[str, tuple[Any, Readout, str, str]] = {
     "called for each step": (called_for_each, COUNT, "one step of (batch", "fc1 hidden"),
     "time and batch in one axis": (merged, Readout.MEAN, TIME_FIRST, "fc1 steps"),
     "last step": (last_step, Readout.LAST, TIME_FIRST, "fc1 hidden"),
-    "a layer that runs at the last step only": (
-        lambda net, x: net.fc3(last_step(net, x)), Readout.LAST, TIME_FIRST, "fc1 hidden fc3"
-    ),
-    "a Linear of a mean is the mean of the Linear": (
-        lambda net, x: net.fc3(net.steps(net.fc1(x)).mean(0)), Readout.MEAN, TIME_FIRST, "fc1 steps fc3"
-    ),
+    "a layer that runs at the last step only": (lambda net, x: net.fc3(last_step(net, x)), Readout.LAST, TIME_FIRST,
+        "fc1 hidden fc3"),
+    "a Linear of a mean is the mean of the Linear": (lambda net, x: net.fc3(net.steps(net.fc1(x)).mean(0)),
+        Readout.MEAN, TIME_FIRST, "fc1 steps fc3"),
     "time last": (time_last, COUNT, "batch first, time later of (batch", "fc1 hidden"),
 }  # fmt: skip
 
@@ -211,95 +204,55 @@ def test_time_and_batch_of_one_size_are_told_apart() -> None:
     assert taken_in(Net(in_place), SIZE, batch=8).network.spec.readout is Readout.SPIKE_COUNT
 
 
-def residual(net: Net, x: Tensor) -> Tensor:
-    spikes = net.hidden(net.fc1(x))
-    return net.hidden2(net.fc2(spikes) + spikes)
-
-
-def sums(net: Net, x: Tensor) -> Tensor:
-    one = net.fc1(x)
-    return net.hidden((one + x) + (net.fc2(x) + one))
-
-
 RELU = "fc1 relu_row relu_zeros relu_both(relu_row,relu_zeros) relu_greater relu hidden"
-GRAPHS: dict[str, tuple[Any, str]] = {
-    # Sums are added in the author's order: (a + b) + (c + d) needs the second sum to be a node.
-    "residual": (residual, "fc1 hidden fc2 hidden2(fc2,hidden)"),
-    "a + (b + c) is (b + c) + a": (
-        lambda net, x: net.hidden(x + (net.fc1(x) + net.fc2(x))),
-        "fc1 fc2(input) hidden(fc1,fc2,input)",
-    ),
-    "sum of sums": (sums, "fc1 fc2(input) sum_2(fc2,fc1) hidden(fc1,input,sum_2)"),
-    "added twice": (lambda net, x: net.hidden((net.fc1(x) + x) + x), "fc1 sum_2(fc1,input) hidden(sum_2,input)"),
-    "doubled": (lambda net, x: net.hidden(net.fc1(x) + net.fc1(x)), "fc1 scale hidden"),
-    "shared weights": (lambda net, x: net.hidden2(net.fc1(net.hidden(net.fc1(x)))), "fc1 hidden fc1_2 hidden2"),
-    "scaled": (lambda net, x: net.hidden(0.5 * net.fc1(x)), "fc1 scale hidden"),
-    "what does nothing": (
-        lambda net, x: net.hidden(
-            functional.dropout(net.fc1(functional.relu(x).contiguous().clone().float()), 0.3, net.training) + 0
-        ),
-        "fc1 hidden",
-    ),
-    "product": (lambda net, x: net.hidden(net.fc1(x) * x), "fc1 mul(fc1,input) hidden"),
-    "one minus": (
-        lambda net, x: net.hidden(x * (1 - net.hidden2(net.fc1(x)))),
-        "fc1 hidden2 shift mul(input,shift) hidden",
-    ),
-    "difference": (lambda net, x: net.hidden(x - net.fc1(x)), "fc1 scale hidden(input,scale)"),
-    "constant": (lambda net, x: net.hidden(net.fc1(x) + 0.25), "fc1 shift hidden"),
-    "side by side": (lambda net, x: net.hidden(torch.cat([net.fc1(x), x], 1)), "fc1 cat(fc1,input) hidden"),
-    "moved": (
-        lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 4).transpose(1, 2).reshape(-1, SIZE)),
-        "fc1 hidden_reshaped hidden_permuted hidden_flat hidden",
-    ),
-    "a part": (lambda net, x: net.hidden(net.fc1(x)[:, 4:12]), "fc1 part hidden"),
-    "parts with heads": (
-        lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 2, 2)[:, 2:].flatten(1)),
-        "fc1 part_reshaped part_rows part part_shaped hidden_flat hidden",
-    ),
-    "a part of the last of three axes": (
-        lambda net, x: net.hidden(net.conv(x.view(-1, 1, 2, 8))[..., 3:6].flatten(1)),
-        "conv_reshaped conv part_permuted part_rows part part_shaped hidden_permuted hidden_flat hidden",
-    ),
-    "sum over an axis, spread again": (
-        lambda net, x: net.hidden(x.view(-1, 4, 2, 2) * net.fc1(x).view(-1, 4, 2, 2).sum(-2, keepdim=True)),
-        "fc1 sum_pool_reshaped sum_pool spread mul_reshaped(input) mul(mul_reshaped,spread) hidden",
-    ),
-    "matrices": (
-        lambda net, x: net.hidden(x.view(-1, 4, 4) @ net.hidden2(net.fc1(x)).view(-1, 4, 4).transpose(1, 2)),
+# What a forward does at each step, and the nodes that it becomes. Sums are added in the author's order: of
+# (a + b) + (c + d) the second sum is a node.
+GRAPHS = [
+    ("net.hidden2(net.fc2(spikes := net.hidden(net.fc1(x))) + spikes)", "fc1 hidden fc2 hidden2(fc2,hidden)"),
+    ("net.hidden(x + (net.fc1(x) + net.fc2(x)))", "fc1 fc2(input) hidden(fc1,fc2,input)"),
+    ("net.hidden(((one := net.fc1(x)) + x) + (net.fc2(x) + one))",
+        "fc1 fc2(input) sum_2(fc2,fc1) hidden(fc1,input,sum_2)"),
+    ("net.hidden(net.fc1(x) + x + x)", "fc1 sum_2(fc1,input) hidden(sum_2,input)"),
+    ("net.hidden(net.fc1(x) + net.fc1(x))", "fc1 scale hidden"),
+    ("net.hidden2(net.fc1(net.hidden(net.fc1(x))))", "fc1 hidden fc1_2 hidden2"),
+    ("net.hidden(0.5 * net.fc1(x))", "fc1 scale hidden"),
+    ("net.hidden(functional.dropout(net.fc1(functional.relu(x).contiguous().clone().float()), 0.3, "
+        "net.training) + 0)", "fc1 hidden"),
+    ("net.hidden(net.fc1(x) * x)", "fc1 mul(fc1,input) hidden"),
+    ("net.hidden(x * (1 - net.hidden2(net.fc1(x))))", "fc1 hidden2 shift mul(input,shift) hidden"),
+    ("net.hidden(x - net.fc1(x))", "fc1 scale hidden(input,scale)"),
+    ("net.hidden(net.fc1(x) + 0.25)", "fc1 shift hidden"),
+    ("net.hidden(torch.cat([net.fc1(x), x], 1))", "fc1 cat(fc1,input) hidden"),
+    ("net.hidden(net.fc1(x).view(-1, 4, 4).transpose(1, 2).reshape(-1, SIZE))",
+        "fc1 hidden_reshaped hidden_permuted hidden_flat hidden"),
+    ("net.hidden(net.fc1(x)[:, 4:12])", "fc1 part hidden"),
+    ("net.hidden(net.fc1(x).view(-1, 4, 2, 2)[:, 2:].flatten(1))",
+        "fc1 part_reshaped part_rows part part_shaped hidden_flat hidden"),
+    ("net.hidden(net.conv(x.view(-1, 1, 2, 8))[..., 3:6].flatten(1))",
+        "conv_reshaped conv part_permuted part_rows part part_shaped hidden_permuted hidden_flat hidden"),
+    ("net.hidden(x.view(-1, 4, 2, 2) * net.fc1(x).view(-1, 4, 2, 2).sum(-2, keepdim=True))",
+        "fc1 sum_pool_reshaped sum_pool spread mul_reshaped(input) mul(mul_reshaped,spread) hidden"),
+    ("net.hidden(x.view(-1, 4, 4) @ net.hidden2(net.fc1(x)).view(-1, 4, 4).transpose(1, 2))",
         "fc1 hidden2 matmul_reshaped(input) matmul_reshaped_2(hidden2) matmul_permuted "
-        "matmul(matmul_reshaped,matmul_permuted) hidden",
-    ),
-    "weights as a matrix": (lambda net, x: net.hidden(x @ net.fc1.weight.t()), "linear hidden"),
-    "weights of its own": (
-        lambda net, x: net.hidden(functional.linear(x, net.fc1.weight) * functional.linear(x, net.fc2.weight)),
-        "linear linear_2(input) mul(linear,linear_2) hidden",
-    ),
-    "batch norm": (lambda net, x: net.hidden(net.norm(net.fc1(x))), "fc1 hidden"),
-    "batch norm of what others take too": (
-        lambda net, x: net.hidden(net.norm(current := net.fc1(x)) + current),
-        "fc1 norm hidden(norm,fc1)",
-    ),
-    "ReLU": (lambda net, x: net.hidden(functional.relu(net.fc1(x))), RELU),
-    "ReLU as a module": (lambda net, x: net.hidden(net.rectifier(net.fc1(x))), RELU),
-    "ReLU of spikes": (
-        lambda net, x: net.hidden2(net.fc2(functional.relu(net.hidden(net.fc1(x))))),
-        "fc1 hidden fc2 hidden2",
-    ),
-    "pools": (
-        lambda net, x: net.hidden(
-            functional.avg_pool2d(functional.max_pool2d(net.conv(x.view(-1, 1, 4, 4)), 2), (2, 1)).mean((2, 3))
-        ),
-        "conv_reshaped conv max_pool2d avg_pool2d average_pool hidden_flat hidden",
-    ),
-    "not used": (lambda net, x: (net.fc2(x), net.hidden(net.fc1(x)))[1], "fc1 hidden"),
-}
+        "matmul(matmul_reshaped,matmul_permuted) hidden"),
+    ("net.hidden(x @ net.fc1.weight.t())", "linear hidden"),
+    ("net.hidden(functional.linear(x, net.fc1.weight) * functional.linear(x, net.fc2.weight))",
+        "linear linear_2(input) mul(linear,linear_2) hidden"),
+    ("net.hidden(net.norm(net.fc1(x)))", "fc1 hidden"),
+    ("net.hidden(net.norm((current := net.fc1(x))) + current)", "fc1 norm hidden(norm,fc1)"),
+    ("net.hidden(functional.relu(net.fc1(x)))", RELU),
+    ("net.hidden(net.rectifier(net.fc1(x)))", RELU),
+    ("net.hidden2(net.fc2(functional.relu(net.hidden(net.fc1(x)))))", "fc1 hidden fc2 hidden2"),
+    ("net.hidden(functional.avg_pool2d(functional.max_pool2d(net.conv(x.view(-1, 1, 4, 4)), 2), (2, "
+        "1)).mean((2, 3)))", "conv_reshaped conv max_pool2d avg_pool2d average_pool hidden_flat hidden"),
+    ("(net.fc2(x), net.hidden(net.fc1(x)))[1]", "fc1 hidden"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("way", GRAPHS)
-def test_what_a_forward_does_between_its_modules_is_nodes(way: str) -> None:
-    forward, nodes = GRAPHS[way]
-    found = taken_in(each_step(forward), SIZE)
+@pytest.mark.parametrize(("forward", "nodes"), GRAPHS)
+def test_what_a_forward_does_between_its_modules_is_nodes(forward: str, nodes: str) -> None:
+    way = eval(f"lambda net, x: {forward}", {"torch": torch, "functional": functional, "SIZE": SIZE})  # noqa: S307
+    found = taken_in(each_step(way), SIZE)
     assert shown(found) == nodes
     require_same_spikes(found)
 
@@ -345,68 +298,42 @@ def run_twice(net: Net, x: Tensor) -> Tensor:
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "sort": (each_step(lambda net, x: net.hidden(torch.sort(net.fc1(x))[0])), "LINE: torch.sort has no node"),
-    "activation": (
-        each_step(lambda net, x: net.hidden(functional.silu(x))),
-        "LINE: torch.nn.functional.silu has no node; train the network with ReLU in its place",
-    ),
+    "activation": (each_step(lambda net, x: net.hidden(functional.silu(x))),
+        "LINE: torch.nn.functional.silu has no node; train the network with ReLU in its place"),
     "quotient": (each_step(lambda net, x: net.hidden(x / net.fc1(x))), "LINE: torch.Tensor.div takes two values that"),
-    "encoder": (
-        Net(lambda net, x: net.steps(net.fc1(torch.bernoulli(torch.clamp(x, 0, 1).repeat(8, 1, 1))))),
-        "LINE: torch.bernoulli draws at random",
-    ),
-    "other steps than its argument": (
-        Net(lambda net, x: net.steps(net.fc1(x).repeat(5, 1, 1)).sum(0)),
-        "it runs 5 steps, and --time-steps is 8",
-    ),
-    "branch on values": (
-        each_step(lambda net, x: net.hidden(net.fc1(x)) if x.sum() > 0 else x),
-        "LINE: torch.Tensor.__bool__ reads values of the network into Python",
-    ),
+    "encoder": (Net(lambda net, x: net.steps(net.fc1(torch.bernoulli(torch.clamp(x, 0, 1).repeat(8, 1, 1))))),
+        "LINE: torch.bernoulli draws at random"),
+    "other steps than its argument": (Net(lambda net, x: net.steps(net.fc1(x).repeat(5, 1, 1)).sum(0)),
+        "it runs 5 steps, and --time-steps is 8"),
+    "branch on values": (each_step(lambda net, x: net.hidden(net.fc1(x)) if x.sum() > 0 else x),
+        "LINE: torch.Tensor.__bool__ reads values of the network into Python"),
     "one value": (each_step(lambda net, x: net.fc1(x)[:, 3]), "LINE: torch.Tensor.__getitem__ takes one value out of"),
-    "backwards": (
-        Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x.flip(0)])),
-        "LINE: torch.Tensor.flip has no node",
-    ),
-    "steps in another order": (
-        Net(lambda net, x: torch.stack([net.hidden(net.fc1(x[step])) for step in (1, 0, 2, 3, 4, 5, 6, 7)])),
-        "'hidden' takes step 1 of its input as its step 0",
-    ),
-    "steps that differ": (
-        Net(differing_steps),
-        "'hidden' takes 'fc2' first and 'fc1' in its call 1: the steps are not copies of each other",
-    ),
-    "where a maximum is": (
-        each_step(lambda net, x: net.hidden(net.fc1(x) * net.fc1(x).max(1, keepdim=True).indices)),
-        "LINE: torch.Tensor.max gives more than one thing, of which only the first has a node",
-    ),
-    "steps and samples in one axis": (
-        Net(lambda net, x: net.steps(net.fc1(x.flatten(0, 1)))),
-        "is given time·batch; steps and samples in one axis share a state, so reshape before it",
-    ),
+    "backwards": (Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x.flip(0)])),
+        "LINE: torch.Tensor.flip has no node"),
+    "steps in another order": (Net(lambda net, x: torch.stack([net.hidden(net.fc1(x[step])) for step in (1, 0, 2, 3, 4,
+        5, 6, 7)])), "'hidden' takes step 1 of its input as its step 0"),
+    "steps that differ": (Net(differing_steps),
+        "'hidden' takes 'fc2' first and 'fc1' in its call 1: the steps are not copies of each other"),
+    "where a maximum is": (each_step(lambda net, x: net.hidden(net.fc1(x) * net.fc1(x).max(1, keepdim=True).indices)),
+        "LINE: torch.Tensor.max gives more than one thing, of which only the first has a node"),
+    "steps and samples in one axis": (Net(lambda net, x: net.steps(net.fc1(x.flatten(0, 1)))),
+        "is given time·batch; steps and samples in one axis share a state, so reshape before it"),
     "twice in a step": (each_step(run_twice), "'hidden' runs more than once in a step, and would share its state"),
     "state touched": (Net(halved_state), "LINE: 'cell' is given a state that is changed at its step 1"),
-    "a state of its own making": (
-        Net(lambda net, x: torch.stack([net.cell(net.fc1(step), torch.zeros(SIZE))[0] for step in x])),
-        "LINE: 'cell' is given a state of its own making at its step 1",
-    ),
+    "a state of its own making": (Net(lambda net, x: torch.stack([net.cell(net.fc1(step),
+        torch.zeros(SIZE))[0] for step in x])), "LINE: 'cell' is given a state of its own making at its step 1"),
     "reset within": (Net(reset_within), "'hidden' gives other values in the forward than when it is stepped from rest"),
-    "some steps": (
-        Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x])[3:].sum(0)),
-        "LINE: what it returns is of 5 of its 8 steps, expected all of them or the last",
-    ),
+    "some steps": (Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x])[3:].sum(0)),
+        "LINE: what it returns is of 5 of its 8 steps, expected all of them or the last"),
     "written in place": (each_step(written_through_a_view), "LINE: what it takes was written to in place"),
-    "noise": (
-        each_step(lambda net, x: net.hidden(torch.rand_like(x) * net.fc1(x))),
-        "LINE: torch.rand_like draws at random, and the same input has to give the same answer",
-    ),
-    "membrane as a signal": (
-        Net(lambda net, x: torch.stack([net.fc2(net.cell(net.fc1(step))[1]) for step in x])),
-        "LINE: 'fc2' takes a neuron's membrane",
-    ),
+    "noise": (each_step(lambda net, x: net.hidden(torch.rand_like(x) * net.fc1(x))),
+        "LINE: torch.rand_like draws at random, and the same input has to give the same answer"),
+    "membrane as a signal": (Net(lambda net, x: torch.stack([net.fc2(net.cell(net.fc1(step))[1]) for step in x])),
+        "LINE: 'fc2' takes a neuron's membrane"),
     "nothing of its input": (Net(lambda _, __: torch.zeros(3)), "what it returns does not depend on its input"),
     "nothing at all": (Net(lambda _, __: None), "its forward returns nothing: let your factory return a module whose"),
     "fails": (Net(lambda net, x: net.fc1(x[:, :, :, 0])), "its forward fails"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", REFUSED)

@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,12 +91,13 @@ def test_names_that_lead_elsewhere_or_nowhere_are_refused(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("words", [["models"], ["pull", "digits", "mine"]], ids=str)
-def test_a_pipe_in_a_repository_is_no_file_to_wait_for(words: list[str], tmp_path: Path) -> None:
+def test_a_pipe_in_a_repository_is_no_file_to_wait_for(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(PRETRAINED / "digits", tmp_path / "there/digits")
     (card := tmp_path / "there/digits/1/card.md").unlink()
     os.mkfifo(card)
-    command = [sys.executable, "-m", "spikeserve", *words, "--repository", (tmp_path / "there").as_uri()]
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=60, check=False)
-    assert (ran.returncode, ran.stderr) in ((0, ""), (1, "spikeserve: card.md: is not a file\n"))
+    monkeypatch.chdir(tmp_path)
+    status = main(words[0], [*words[1:], "--repository", (tmp_path / "there").as_uri()])
+    assert (status, capsys.readouterr().err) in ((0, ""), (1, "spikeserve: card.md: is not a file\n"))
     assert [each.name for each in tmp_path.iterdir()] == ["there"]

@@ -197,7 +197,7 @@ ROW = [[1.0, -2.0]]
         (conv(np.ones((1, 2, 1, 1)), groups=[np.inf]), "groups is array([inf]), expected whole"),
         ({"type": "", "shape": [2]}, "it, or its neuron, has no type, expected a word such as dense"),
     ],
-)
+)  # fmt: skip
 def test_what_lava_would_compute_otherwise_is_refused(layer: Layer, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as refused:
         network(tmp_path, [layer], 5, (2,) if layer["type"] != "conv" else (2, 3, 3))
@@ -211,7 +211,7 @@ def test_what_lava_would_compute_otherwise_is_refused(layer: Layer, sentence: st
         (lambda file: file.move("layer/0", "layer/7"), "its layers are named 7, expected 0, 1, 2 and so on"),
         (lambda file: file.update({"layer/1": 5}), "layer_1 is no group, expected one with a type"),
     ],
-)
+)  # fmt: skip
 def test_layers_out_of_order_are_refused(change: Callable[[h5py.File], Any], sentence: str, tmp_path: Path) -> None:
     path = write(tmp_path / "network.net", {"type": "dense"})
     with h5py.File(path, "a") as file:

@@ -42,71 +42,60 @@ def counts(network: Network, inputs: Inputs, result: RunResult) -> Report:
     }
 
 
-def one_layer(
-    weight: Any, coding: str = "spikes", neuron: dict[str, Any] | None = None, recurrent: Any = None
-) -> Network:
+def one_layer(weight: Any, coding: str = "spikes", fire: str = "at_threshold") -> Network:
     """Return a Linear without bias and neurons that are IF with a threshold of 1."""
     weight = np.array(weight, np.float32)
-    return network_of(
-        [
-            {
-                "type": "Linear",
-                "name": "fc",
-                "in_features": weight.shape[1],
-                "out_features": len(weight),
-                "bias": False,
-            },
-            {"type": "IF", "name": "out", **(neuron or {})},
-        ],
-        {"fc.weight": weight} | ({} if recurrent is None else {"out.recurrent.weight": recurrent}),
-        **task(weight.shape[1], 3, len(weight), coding, low=-2, high=2),
-    )
+    outputs, inputs = weight.shape
+    nodes: list[dict[str, Any]] = [
+        {"type": "Linear", "name": "fc", "in_features": inputs, "out_features": outputs, "bias": False},
+        {"type": "IF", "name": "out", "fire": fire},
+    ]
+    return network_of(nodes, {"fc.weight": weight}, **task(inputs, 3, outputs, coding, low=-2, high=2))
 
 
 # Of six weights two are 0: the first input meets one that is not, the second none, the third two.
 SPARSE = [[0.5, 0, 2], [0, 0, -1]]
 SAMPLE = [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
-
-
-def test_weights_of_0_count_in_dense_operations_alone() -> None:
-    report = reported(one_layer(SPARSE), inputs_of(SAMPLE))
-    assert report["Effective_ACs"].tolist() == [1 + 2]
-    assert report["Effective_MACs"].tolist() == [0]
-    assert Complexity(one_layer(SPARSE)).dense == 6
-    # The engine's own count has every weight: four inputs that are not 0, two weights each.
-    assert EventEngine(one_layer(SPARSE)).run(inputs_of(SAMPLE))[0].synaptic_operations == [8]
-
-
-def test_a_step_multiplies_where_one_of_its_inputs_is_neither_0_nor_1_nor_minus_1() -> None:
+CONSTANT = DenseInputs(np.array([[[1.5, 1]]], np.float32), 3)
+NO_MEMBRANE = network_of([{"type": "Threshold", "name": "out"}], {}, **task(2, 3, "ab"))
+COUNTS: dict[str, tuple[Network, DenseInputs, dict[str, list[int]]]] = {
+    "weights of 0 count in dense operations alone": (
+        one_layer(SPARSE), inputs_of(SAMPLE), {"Effective_ACs": [1 + 2], "Effective_MACs": [0]}
+    ),
     # Step 0 has 1 and 0.5, so that all of it multiplies; step 1 has 1 and -1.
-    values = [[1, 0.5, 0], [1, 0, -1], [0, 0, 0]]
-    report = reported(one_layer(np.ones((2, 3)), "current"), inputs_of(values, SAMPLE))
-    assert report["Effective_MACs"].tolist() == [4, 0]
-    assert report["Effective_ACs"].tolist() == [4, 8]
-
-
-def test_a_constant_input_counts_at_every_step_though_the_engine_computes_it_once() -> None:
-    network = one_layer([[0.5, 0.5]], "direct")
-    inputs = DenseInputs(np.array([[[1.5, 1]]], np.float32), 3)
-    report = reported(network, inputs)
-    assert (report["Effective_MACs"].tolist(), Complexity(network).dense) == ([3 * 2], 2)
-    assert EventEngine(network).run(inputs)[0].synaptic_operations == [2]
-
-
-def test_a_membrane_counts_in_the_first_step_and_where_a_step_changes_it() -> None:
+    "a step multiplies where one of its inputs is neither 0 nor 1 nor -1": (
+        one_layer(np.ones((2, 3)), "current"), inputs_of([[1, 0.5, 0], [1, 0, -1], [0, 0, 0]], SAMPLE),
+        {"Effective_MACs": [4, 0], "Effective_ACs": [4, 8]},
+    ),
+    "a constant input counts at every step": (
+        one_layer([[0.5, 0.5]], "direct"), CONSTANT, {"Effective_MACs": [3 * 2]}
+    ),
     # Two membranes in the first step; the first neuron's becomes 0.5 at step 1, and nothing changes at step 2.
-    network = one_layer(np.eye(2), "current")
-    report = reported(network, inputs_of([[0, 0], [0.5, 0], [0, 0]]))
-    assert report["MembraneUpdates"].tolist() == [2 + 1]
-    no_membrane = network_of([{"type": "Threshold", "name": "out"}], {}, **task(2, 3, "ab"))
-    assert reported(no_membrane, DenseInputs(np.ones((1, 1, 2), np.float32), 3))["MembraneUpdates"].tolist() == [0]
-
-
-def test_an_output_is_active_at_a_step_however_often_its_neuron_fires() -> None:
+    "a membrane counts in the first step and where a step changes it": (
+        one_layer(np.eye(2), "current"), inputs_of([[0, 0], [0.5, 0], [0, 0]]), {"MembraneUpdates": [2 + 1]}
+    ),
+    "without a membrane there is none to count": (
+        NO_MEMBRANE, DenseInputs(np.ones((1, 1, 2), np.float32), 3), {"MembraneUpdates": [0]}
+    ),
     # The first of two neurons fires twice at step 0 and once at step 1: two of six outputs are not 0.
-    network = one_layer(2 * np.eye(2), neuron={"fire": "multiple"})
-    report = reported(network, inputs_of([[1, 0], [0.5, 0], [0, 0]]))
-    assert report["active"].tolist() == [2]
+    "an output is active at a step however often its neuron fires": (
+        one_layer(2 * np.eye(2), fire="multiple"), inputs_of([[1, 0], [0.5, 0], [0, 0]]), {"active": [2]}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", COUNTS)
+def test_a_run_is_counted_as_worked_out_by_hand(what: str) -> None:
+    network, inputs, counted = COUNTS[what]
+    report = reported(network, inputs)
+    assert {name: report[name].tolist() for name in counted} == counted
+
+
+def test_the_engine_counts_every_weight_and_a_constant_input_once() -> None:
+    assert Complexity(one_layer(SPARSE)).dense == 6
+    # Four inputs that are not 0, two weights each.
+    assert EventEngine(one_layer(SPARSE)).run(inputs_of(SAMPLE))[0].synaptic_operations == [8]
+    assert EventEngine(one_layer([[0.5, 0.5]], "direct")).run(CONSTANT)[0].synaptic_operations == [2]
 
 
 def test_footprint_parameters_and_sparsity_are_those_of_the_tensors() -> None:
@@ -135,7 +124,7 @@ def without_zeros(network: Network) -> Network:
     return replace(network, tensors=tensors)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(case=dyadic_cases())
 def test_all_weights_that_inputs_meet_are_what_the_engine_counts_whatever_the_network(case: Case) -> None:
     # Of the runs of a network, counted as if none of its weights were 0.
@@ -150,7 +139,7 @@ def test_all_weights_that_inputs_meet_are_what_the_engine_counts_whatever_the_ne
     assert (once == 0) or case.network.spec.coding == "direct"
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(case=dyadic_cases())
 def test_what_is_counted_does_not_depend_on_how_many_steps_are_looked_at_at_once(case: Case) -> None:
     result, _ = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
@@ -163,7 +152,7 @@ def test_what_is_counted_does_not_depend_on_how_many_steps_are_looked_at_at_once
         np.testing.assert_array_equal(alone[name], column, err_msg=name)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(case=dyadic_cases())
 def test_the_weights_that_are_not_0_are_those_that_bring_an_input_to_an_output(case: Case) -> None:
     # Each connection with weights of 0 and 1 and no bias: an input of a single 1 then sums to what it meets.

@@ -91,9 +91,7 @@ def test_the_axis_of_time_has_steps_or_milliseconds_where_a_step_is_known(
 
 
 CONV: list[dict[str, Any]] = [
-    {
-        "type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 20, "kernel_size": 1, "bias": False,
-    },
+    {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 20, "kernel_size": 1, "bias": False},
     {"type": "IF", "name": "fires"},
     {"type": "Flatten", "name": "flat"},
 ]  # fmt: skip
