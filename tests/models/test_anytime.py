@@ -129,13 +129,6 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(case: Case, data:
             assert_same(replace(found[alone], steps_used=None), taken)
 
 
-def test_a_small_network_asks_the_rule_by_itself() -> None:
-    network = three()
-    engine, inputs = EventEngine(network), encode(np.ones((3, 3), np.float32), network.spec)
-    looks = decided(network.spec, 8)
-    assert_same(run_until(engine, inputs, looks), engine.answer(inputs, looks.ending))
-
-
 @pytest.mark.parametrize("remaining", [1, 2, 3])
 def test_counts_are_decided_exactly_where_no_spikes_to_come_change_the_class(remaining: int) -> None:
     # Every count of three classes up to 4, and every number of spikes that each may still fire: none to all steps.

@@ -12,12 +12,6 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from numba.core import caching
-from numba.core.codegen import JITCodeLibrary
-from numba.core.funcdesc import FunctionDescriptor
-from numba.core.options import DefaultOptions
-from numba.core.runtime import rtsys
-from numba.np import arrayobj
 
 from spikeserve.models.engines.event import compiled
 from spikeserve.models.engines.event.engine import compile_kernels
@@ -76,35 +70,6 @@ def test_kernels_that_are_cached_load_without_what_only_compiling_needs() -> Non
     compile_kernels()  # so that all are cached
     loading = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loading.stdout == "[]\n"  # they take a third of a second and 28 MB
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "use"),
-    [
-        (caching.InTreeCacheLocator, "ensure_cache_path", "asked for a cache's folder, which may not be written"),
-        (caching.InTreeCacheLocator, "get_source_stamp", "asked by what a cache is known to be of today's source"),
-        (caching.CompileResultCacheImpl, "_locator_classes", "where a cache looks for its folder"),
-        (caching.FunctionCache, "_impl_class", "where a function's cache takes its implementation from"),
-        (caching.FunctionCache, "save_overload", "called to write a cache, which may fail"),
-        (caching.FunctionCache, "load_overload", "called to read a cache, which may be damaged"),
-        (caching.FunctionCache, "_load_overload", "what reads a cache without what only compiling needs"),
-        (rtsys, "initialize", "what makes ready the runtime that loaded code is linked with"),
-        (caching.IndexDataCacheFile, "_load_index", "called to read a cache's index, which may be damaged"),
-        (DefaultOptions, "_nrt", "what keeps a function from counting references to its arrays"),
-        (DefaultOptions, "no_cpython_wrapper", "what leaves out the code by which Python would call an inner function"),
-        (DefaultOptions, "no_cfunc_wrapper", "what leaves out the code by which C would call a function"),
-        (FunctionDescriptor, "llvm_func_name", "under which name a function's code lies"),
-        (JITCodeLibrary, "get_pointer_to_function", "what gives the address of a function's code"),
-        (arrayobj, "populate_array", "what makes an array of an address"),
-        (numba.njit(lambda: None), "_cache", "where a compiled function keeps its cache"),
-        (numba.njit(lambda: None), "get_overload", "what gives the code for one signature, to be called directly"),
-    ],
-)
-def test_numba_has_what_compiled_py_uses(owner: Any, name: str, use: str) -> None:
-    assert hasattr(owner, name), (
-        f"Numba {numba.__version__} no longer has '{name}' ({use}): "
-        "mend models/engines/event/compiled.py, or lower the bound for numba in pyproject.toml"
-    )
 
 
 def test_a_kernel_is_fetched_from_its_cache_the_second_time(add_one: Callable[..., Any]) -> None:

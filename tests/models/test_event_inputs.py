@@ -9,15 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikeserve.models import coding
-from spikeserve.models.engines import ENGINES, create
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, OutOfRange, Spec
 from spikeserve.models.spec.network import Network
-from tests.networks import network_of, task, toy
+from tests.networks import toy
 from tests.same import assert_same
-
-every_engine = pytest.mark.parametrize("engine", list(ENGINES))
 
 
 @st.composite
@@ -117,26 +114,6 @@ def test_what_a_sensor_sees_at_a_unit_whose_scale_is_0_is_no_event(rule: EventRu
     assert (inputs.unit.tolist(), inputs.value.tolist(), inputs.offset.tolist()) == ([0, 0], [2, 2], [0, 1, 1, 1, 2])
 
 
-@every_engine
-def test_events_that_cancel_in_a_sum_are_none(engine: str) -> None:
-    # Both units spike at both steps: the first gives 1 - 1 and the second 1 - 0.5. So only the second meets a weight.
-    network = network_of(
-        [
-            {"type": "Scale", "name": "plus", "scale": 1.0, "inputs": ["input"]},
-            {"type": "Scale", "name": "minus", "scale": "per_channel", "inputs": ["input"]},
-            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 3, "inputs": ["plus", "minus"]},
-            {"type": "IF", "name": "out"},
-        ],
-        {"minus.scale": [-1, -0.5], "fc.weight": np.ones((3, 2)), "fc.bias": np.zeros(3)},
-        **task(2, 2, "abc", "spikes"),
-    )
-    inputs = coding.encode_events([coding.Events([0, 0, 1, 1], [0, 1, 0, 1])], network.spec)
-    result, _ = create(engine, network).run(inputs)
-    assert result.spike_counts.tolist() == [[1, 1, 1]]
-    assert result.synaptic_operations is not None
-    assert result.synaptic_operations.tolist() == [2 * 3]  # two steps, one value that is not 0, three weights
-
-
 @pytest.mark.parametrize(
     "declared", [{"offset": 0.5}, {"offset": (0.0, -0.25)}, {"low": 0.5, "out_of_range": OutOfRange.CLIP}]
 )
@@ -172,12 +149,6 @@ def test_events_out_of_range_are_refused_with_their_place(events: coding.Events,
 def test_a_number_of_steps_that_the_model_cannot_run_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"^time_steps is 0, expected at least 1$"):
         coding.encode_events([coding.Events([], [])], spec(), 0)
-    scale = {"type": "Scale", "name": "own", "scale": "per_channel", "steps": 3}
-    network = network_of(
-        [scale, {"type": "IF", "name": "out"}], {"own.scale": np.ones((3, 1))}, **task(1, 3, 1, "spikes")
-    )
-    with pytest.raises(InvalidInput, match=r"^time_steps is 4 since rest, but node 'own' has parameters for 3$"):
-        coding.encode_events([coding.Events([], [])], network.spec, 4)
 
 
 SIDE, STEPS = 32, 250
@@ -237,17 +208,3 @@ def test_the_event_engine_makes_no_raster_of_events(first: str, high: float) -> 
         tracemalloc.stop()
     assert_same(result, expected)
     assert peak < RASTER_BYTES / 5
-
-
-@every_engine
-def test_one_sample_of_a_batch_is_run_where_it_lies(engine: str) -> None:
-    nodes = [
-        {"type": "Linear", "name": "a", "in_features": 1, "out_features": 1},
-        {"type": "LI", "name": "b", "decay": 0.5},
-    ]
-    network = network_of(
-        nodes, {"a.weight": [[1]], "a.bias": [0]}, **task(1, 2, "a", Coding.CURRENT, high=9, readout="last_membrane")
-    )
-    steps = np.array([[[1], [2]], [[3], [5]]], np.float32)  # (steps, samples, inputs): with one input, a slice is flat
-    results = [create(engine, network).run(coding.DenseInputs(steps[:, k : k + 1], 2))[0] for k in (0, 1)]
-    assert [float(result.readout[0, 0]) for result in results] == [3.5, 6.0]

@@ -4,14 +4,11 @@ import json
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
-from spikeserve.models.coding import encode
 from spikeserve.models.engines import create
 from spikeserve.models.engines.declared import available
 from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
-from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.onnx.engine import open_session, run_session
 from spikeserve.plugins.onnx.graph import build
@@ -27,25 +24,6 @@ def test_it_carries_the_models_name_version_and_labels(digits_like: Network) -> 
     assert json.loads(metadata["labels"]) == [str(digit) for digit in range(10)]
     assert (model.producer_name, model.producer_version, model.model_version) == ("spikeserve", "1.2.3", 3)
     assert {node.domain for node in model.graph.node} == {""}
-
-
-@pytest.mark.parametrize("coding", list(Coding))
-def test_one_file_serves_any_batch_and_number_of_steps(coding: Coding) -> None:
-    network = toy(coding)
-    session = onnxruntime.InferenceSession(build(network).SerializeToString(), providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    assert names == (["inputs", "time_steps"] if coding is Coding.DIRECT else ["inputs"])
-    for batch, steps in ((1, 1), (5, 40)):
-        shape = (batch, steps, 2) if coding.per_step else (batch, 2)
-        inputs = encode(np.ones(shape, np.float32), network.spec, steps)
-        feed = (
-            {"inputs": inputs.steps[0], "time_steps": np.array(steps)}
-            if inputs.constant and coding is Coding.DIRECT
-            else {"inputs": inputs.steps}
-        )
-        counts, raster = session.run(["spike_counts", "out.raster"], feed)
-        assert counts.shape == (batch, 2)
-        assert raster.shape == (steps, batch, 2)
 
 
 def test_a_missing_engine_or_device_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
