@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -28,8 +29,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         serving_grpc(root, "--versions", "all", ready=ready) as service,
         httpx.Client(base_url=service.url, timeout=60) as http,
         Rpc(service) as rpc,
+        ExitStack() as stack,
     ):
-        yield Served(service, root, http, rpc)
+        yield Served(service, root, http, rpc, stack)
 
 
 def ways_of(question: Question) -> dict[str, Way]:

@@ -10,10 +10,12 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any, ClassVar, Protocol
 from urllib.parse import urlencode
 
@@ -30,7 +32,7 @@ from spikeserve.service.telemetry import logs
 from tests.plugins.grpc import rpc
 from tests.service import infer_requests as tensors
 from tests.service.http.recordings import npy
-from tests.serving import Process
+from tests.serving import ROOT, Process
 
 STEP_US = 1000  # of the models of events
 
@@ -49,7 +51,7 @@ class Question:
     @property
     def words(self) -> set[str]:
         """What a way in needs words for, of the options and of the samples."""
-        words = {*self.needs, *({"returns", "timeout_ms", "datatype"} & self.options.keys())}
+        words = {*self.needs, *({"returns", "timeout_ms", "datatype", "version"} & self.options.keys())}
         if any(isinstance(sample, dict) for sample in self.samples):
             return words | {"events"}
         try:
@@ -93,6 +95,17 @@ class Served:
     root: Path
     http: httpx.Client
     rpc: rpc.Rpc
+    stack: ExitStack
+    programs: dict[tuple[str, str], Popen[str]] = field(default_factory=dict)
+
+    def program(self, client: str, kind: str) -> Popen[str]:
+        """Return the process of somebody's client, once it is started."""
+        if (client, kind) not in self.programs:
+            at = self.service.url.removeprefix("http://") if kind == "http" else rpc.address(self.service)
+            command = [sys.executable, "-m", "tests.contracts.foreign", client, kind, at]
+            started = Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True)
+            self.programs[client, kind] = self.stack.enter_context(started)
+        return self.programs[client, kind]
 
 
 class Way(Protocol):
@@ -266,6 +279,32 @@ class TypedCall(Call):
 OF_ALL = ("model", "version", "time_steps", "names", "units", "more")  # fields of a prediction that are its answer's
 
 
+class Foreign(Tensors):
+    """Other people's clients, each in a process of its own."""
+
+    form = "bytes"
+
+    def __init__(self, client: str, kind: str) -> None:
+        self.client, self.kind = client, kind
+        of_kserve = {"version": "its methods name no version"} if client == "kserve" else {}
+        self.unsaid = Tensors.unsaid | {"timeout_ms": "its own time-out ends the wait"} | of_kserve  # type: ignore[misc]
+
+    def ask(self, question: Question, served: Served) -> Predictions:
+        program = served.program(self.client, self.kind)
+        array, parameters = question.array, self.rest(question)["parameters"]
+        version = str(question.options.get("version", ""))
+        said = [question.model, version, array.tolist(), question.datatype, array.dtype.str, parameters]
+        assert program.stdin
+        assert program.stdout
+        print(json.dumps(said), file=program.stdin, flush=True)
+        answer = json.loads(program.stdout.readline())
+        if isinstance(answer, str):
+            code = re.search(r"\b[45]\d\d(?=\]| [A-Z])|(?<=StatusCode\.)\w+", answer)
+            assert code, answer
+            raise Refusal(STATUSES.get(code[0]) or int(code[0]), answer)
+        return by_sample(answer)
+
+
 class Client(Way):
     """The Python client that blocks."""
 
@@ -396,12 +435,15 @@ def run(arguments: list[str], content: bytes) -> tuple[int, list[str], str]:
         return status, written.read().decode().splitlines(), said.getvalue()
 
 
-WAYS: Mapping[str, Way] = {
-    type(each).__name__: each
-    for each in (
-        *(NativeJson(), NativeArray(), NativeRecords(), Tensors(), TensorBytes(), Call(), TypedCall()),
-        *(Client(), AwaitedClient(), ClientRecords(), Run(), RunArray(), RunRecords()),
-    )
+OURS = (
+    *(NativeJson(), NativeArray(), NativeRecords(), Tensors(), TensorBytes(), Call(), TypedCall()),
+    *(Client(), AwaitedClient(), ClientRecords(), Run(), RunArray(), RunRecords()),
+)
+WAYS: Mapping[str, Way] = {type(each).__name__: each for each in OURS} | {
+    f"{client} {kind}": Foreign(client, kind)
+    for client, library in (("triton", "tritonclient"), ("kserve", "kserve"))
+    for kind in ("http", "grpc")
+    if find_spec(library)  # it is of the extra `clients`
 }
 
 

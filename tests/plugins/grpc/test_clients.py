@@ -1,4 +1,4 @@
-"""Other people's gRPC clients, in processes of their own: Triton's, KServe's, and perf_analyzer.
+"""Triton's gRPC client, in a process of its own, beside what tests/contracts asks it; and perf_analyzer.
 
 Streams of infer requests: answers as they are done, sequences in order, and an end that leaves nothing behind.
 """
@@ -39,70 +39,40 @@ from tests.service.perf_analyzer import measured
 from tests.service.sessions.conftest import pairs
 from tests.serving import ROOT, Process
 
-SAMPLES = np.random.default_rng(3).random((20, 64), np.float32)  # which the programs send too
-NAMES = ["spike_counts", "probabilities", "class_index", "label", "synaptic_operations"]
 
-
-def told(service: Process, program: str, library: str) -> dict[str, Any]:
-    """Run a program with the server's address, and return what it prints."""
-    if find_spec(library) is None:
-        pytest.skip(f"{library} is not installed: the extra 'clients' has it")
-    command = [sys.executable, "-m", f"tests.plugins.grpc.{program}", address(service)]
+@pytest.fixture(scope="module")
+def triton(service: Process) -> dict[str, Any]:
+    """What Triton's client got."""
+    if find_spec("tritonclient") is None:
+        pytest.skip("tritonclient is not installed: the extra 'clients' has it")
+    command = [sys.executable, "-m", "tests.plugins.grpc.triton_program", address(service)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def native(service: Process) -> dict[str, Any]:
-    """Return the native route's answer over HTTP, by the names of the outputs."""
-    answer = httpx.post(f"{service.url}/models/digits/predict", json={"inputs": SAMPLES.tolist()}).json()
-    return {name: [prediction[name] for prediction in answer["predictions"]] for name in NAMES}
-
-
-@pytest.fixture(scope="module")
-def triton(service: Process) -> dict[str, Any]:
-    return told(service, "triton_program", "tritonclient")
-
-
-def test_tritons_blocking_client_gets_what_the_native_route_says(service: Process, triton: dict[str, Any]) -> None:
-    expected, found = native(service), triton["blocking"]
-    assert found["infer"] == {"None": expected, "gzip": expected, "deflate": expected}
-    # Charges of 0.60, 0.90 and 1.05 are one spike, 2.0 fires at each of three steps; over six steps it is two and six.
-    assert (found["classes"], found["steps"]) == ([["3:1:right", "1:0:left"]], [[2, 6]])
-
-
 def test_tritons_client_reads_what_the_server_says_and_our_sentences(triton: dict[str, Any]) -> None:
     found = triton["blocking"]
+    # Charges of 0.60, 0.90 and 1.05 are one spike, 2.0 fires at each of three steps.
+    assert found["classes"] == [["3:1:right", "1:0:left"]]
     assert found["health"] == [True, True, True]
     assert found["metadata"] == [{"name": "inputs", "datatype": "FP32", "shape": ["-1", "64"]}]
     assert found["config"] == [{"name": "inputs", "data_type": "TYPE_FP32", "dims": ["64"]}]
     assert "sequence" in found["extensions"]
     assert found["index"] == ["digits", "pairs", "regression", "spikes", "toy"]
-    assert found["refused"] == "[StatusCode.INVALID_ARGUMENT] inputs[0][1] is 11, expected 0 to 10"
-    assert found["unknown"].startswith("[StatusCode.NOT_FOUND] model 'nobody' is not served here")
     assert "[StatusCode.INVALID_ARGUMENT] parameters" in found["load_config"]
     assert (found["unloaded"], found["loaded"]) == (["UNAVAILABLE"], True)
 
 
-def test_tritons_stream_answers_all_and_a_sequence_in_its_order(service: Process, triton: dict[str, Any]) -> None:
+def test_tritons_stream_answers_all_and_a_sequence_in_its_order(triton: dict[str, Any]) -> None:
     # A unit spikes at every second event: the n-th request of one event has spiked n // 2 times.
     found = triton["stream"]
     sequence = [(int(name[1:]), counts) for name, counts in found if name.startswith("s")]
     assert sequence == [(number, [[(number + 1) // 2, 0]]) for number in range(20)]
-    counts = native(service)["spike_counts"][:1]
-    assert sorted(each for each in found if each[0].startswith("d")) == sorted([f"d{n}", counts] for n in range(20))
+    between = sorted(each for each in found if each[0].startswith("d"))
+    assert between == sorted([f"d{n}", triton["blocking"]["infer"]] for n in range(20))
     (error,) = [sentence for name, sentence in found if name == "error"]
     assert "model 'nobody' is not served here" in error
-
-
-def test_kserves_client_gets_the_native_answer(service: Process) -> None:
-    found, expected = told(service, "kserve_program", "kserve"), native(service)
-    del expected["label"]
-    assert found == {
-        "health": [True, True, True],
-        "infer": [expected, expected],
-        "control": ["spikes", True, "spikes", True],
-    }
 
 
 def test_the_pages_client_gets_an_answer() -> None:

@@ -1,13 +1,11 @@
 """Other people's clients, against a service in a process of its own."""
 
-import asyncio
 import warnings
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -21,15 +19,7 @@ with warnings.catch_warnings():  # what they warn of at import is theirs
     warnings.simplefilter("ignore")
     why = "the extra 'clients' is not installed"
     triton = pytest.importorskip("tritonclient.http", reason=why)
-    kserve = pytest.importorskip("kserve", reason=why)
     from tritonclient.utils import InferenceServerException
-
-NAMES = ["spike_counts", "probabilities", "class_index", "label", "synaptic_operations"]
-
-
-@pytest.fixture
-def samples() -> NDArray[np.float32]:
-    return np.random.default_rng(3).random((20, 64), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -46,36 +36,20 @@ def client(service: Process) -> Iterator[Any]:
         yield client
 
 
-def native(service: Process, values: NDArray[np.float32]) -> dict[str, Any]:
-    """Return the native route's answer, by the names of the outputs."""
-    answer = httpx.post(f"{service.url}/models/digits/predict", json={"inputs": values.tolist()}).json()
-    return {name: [prediction[name] for prediction in answer["predictions"]] for name in NAMES}
-
-
-def values_of(result: Any) -> dict[str, Any]:
-    """Return one of Triton's results in the native answer's form."""
-    found = {name: result.as_numpy(name) for name in NAMES}
-    assert [found[name].dtype for name in NAMES] == [np.int64, np.float32, np.int64, object, np.int64]
-    found["label"] = np.vectorize(lambda text: text.decode() if isinstance(text, bytes) else text)(found["label"])
-    return {name: (array[:, 0] if array.shape[1] == 1 else array).tolist() for name, array in found.items()}
-
-
 def triton_input(values: NDArray[np.float32], *, binary: bool) -> Any:
     tensor = triton.InferInput("inputs", list(values.shape), "FP32")
     return tensor.set_data_from_numpy(values, binary_data=binary)
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
-def test_tritons_client_gets_what_the_native_route_says(
-    service: Process, client: Any, samples: NDArray[np.float32], compression: str | None
-) -> None:
-    expected = native(service, samples)
+def test_tritons_client_compresses_and_asks_for_bytes_or_json(client: Any, compression: str | None) -> None:
+    samples = np.random.default_rng(3).random((20, 64), np.float32)
+    found = []
     for binary_in, binary_out in product((False, True), (None, False, True)):
-        asked = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in NAMES]
+        asked = [triton.InferRequestedOutput("probabilities", binary_data=binary_out)]
         result = client.infer(
             "digits",
             [triton_input(samples, binary=binary_in)],
-            model_version="1",
             outputs=None if binary_out is None else asked,
             request_id="a",
             priority=1,
@@ -83,8 +57,9 @@ def test_tritons_client_gets_what_the_native_route_says(
             request_compression_algorithm=compression,
             response_compression_algorithm=compression,
         )
-        assert values_of(result) == expected
         assert result.get_response()["id"] == "a"
+        found.append(result.as_numpy("probabilities").tolist())
+    assert found == found[:1] * 6
 
 
 def test_tritons_client_asks_for_classification_steps_and_seed(client: Any) -> None:
@@ -108,13 +83,6 @@ def test_tritons_client_reads_health_metadata_and_configuration(client: Any) -> 
     assert client.get_model_config("digits", "1")["input"][0]["dims"] == [64]
 
 
-def test_tritons_client_shows_our_sentence(client: Any) -> None:
-    with pytest.raises(InferenceServerException, match=r"inputs\[0\]\[1\] is 11, expected 0 to 10"):
-        client.infer("toy", [triton_input(np.array([[0, 11]], np.float32), binary=True)])
-    with pytest.raises(InferenceServerException, match="model 'nobody' is not served here"):
-        client.infer("nobody", [triton_input(np.array([[0, 1]], np.float32), binary=True)])
-
-
 def test_tritons_client_loads_and_unloads(client: Any, models: Path) -> None:
     client.unload_model("rate")
     assert not client.is_model_ready("rate")
@@ -125,31 +93,6 @@ def test_tritons_client_loads_and_unloads(client: Any, models: Path) -> None:
     assert listed == {"name": "rate", "version": "2", "state": "READY", "reason": ""}
     with pytest.raises(InferenceServerException, match="parameters"):
         client.load_model("rate", config="{}")
-
-
-@pytest.mark.parametrize("binary", [False, True])
-def test_kserves_client_gets_the_native_answer(service: Process, samples: NDArray[np.float32], binary: bool) -> None:
-    async def ask() -> Any:
-        client = kserve.InferenceRESTClient(kserve.RESTConfig(protocol="v2"))
-        try:
-            assert await client.is_server_live(service.url)
-            assert await client.is_server_ready(service.url)
-            assert await client.is_model_ready(service.url, "digits")
-            assert not await client.is_model_ready(service.url, "nobody")
-            tensor = kserve.InferInput("inputs", list(samples.shape), "FP32")
-            tensor.set_data_from_numpy(samples, binary_data=binary)
-            parameters = {"binary_data_output": binary}
-            request = kserve.InferRequest("digits", [tensor], request_id="k", parameters=parameters)
-            return await client.infer(service.url, request, model_name="digits")
-        finally:
-            await client.close()
-
-    response = asyncio.run(ask())
-    found = {output.name: output.as_numpy() for output in response.outputs}
-    expected = native(service, samples)
-    assert response.id == "k"
-    for name in ("spike_counts", "probabilities", "class_index", "synaptic_operations"):
-        assert found[name].reshape(np.shape(expected[name])).tolist() == expected[name]
 
 
 def test_perf_analyzer_measures_it(service: Process, tmp_path: Path) -> None:
