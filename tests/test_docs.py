@@ -74,15 +74,6 @@ def test_a_page_of_the_site_links_to_nothing_that_is_not_on_the_site(page: str) 
         assert not path or os.path.normpath(place.parent / path) in on_the_site, f"{page} links to {path}"
 
 
-def test_a_link_is_made_to_fit_the_site_with_its_anchor_and_others_are_left_alone() -> None:
-    site = {"docs/a.md": "a.md", "SECURITY.md": "security.md", "deploy/README.md": "deploy.md"}
-    text = "[one](../SECURITY.md#keys) [two](a.md) [three](#here) [four](https://x.example/a.md) [five](../LICENSE)"
-    assert pages.moved(text, "docs/a.md", site) == (
-        "[one](security.md#keys) [two](a.md) [three](#here) [four](https://x.example/a.md) [five](../LICENSE)"
-    )
-    assert pages.moved("[one](../docs/a.md#b)", "deploy/README.md", site) == "[one](a.md#b)"
-
-
 def named(nav: Any) -> Iterator[str]:
     """Yield each page that the site's navigation names."""
     if isinstance(nav, str):
@@ -138,12 +129,6 @@ def sentences(text: str) -> Iterator[str]:
 def test_no_sentence_of_a_page_is_long(page: str) -> None:
     text = re.sub(r"\n\n(?: {4}.*\n+)+", "\n\n", (ROOT / page).read_text())  # without code that is indented
     assert [each for each in sentences(text) if len(each.split()) > MOST_WORDS] == []
-
-
-def test_sentences_are_told_apart_in_paragraphs_lists_and_tables() -> None:
-    text = "# A\n\nOne\nand [two](x.md#y). Three?\n\n```sh\nno. no\n```\n- four\n- five\n\n| six | seven. |\n"
-    found = [each for each in sentences(text) if each]
-    assert found == ["# A", "One\nand [two].", "Three?", "- four", "- five", "six", "seven."]
 
 
 EVERYTHING = ["README.md", *PAGES]
@@ -234,10 +219,34 @@ def test_the_page_explains_messages() -> None:
     assert len(MESSAGES) == TABLES.count("\n| ") - TABLES.count("message |") - 1  # one message is PyTorch's own
 
 
-def test_the_translation_explains_the_same_messages() -> None:
-    translated = (ROOT / "docs/zh-tw/troubleshooting.md").read_text()
-    found = re.findall(r"^\|(?: \d{3} \|)? `([^`]+)`", translated, re.MULTILINE)
-    assert found == re.findall(r"^\|(?: \d{3} \|)? `([^`]+)`", TABLES, re.MULTILINE)
+CODE = ("python", "sh", "text", "json")
+TRANSLATIONS = {"gradient": "docs/tutorials", "convert": "docs/tutorials", "gallery": "docs/tutorials", "README": ""}
+
+
+@pytest.mark.parametrize("name", TRANSLATIONS)
+def test_a_translation_has_the_same_programs_commands_and_messages(name: str) -> None:
+    translated, page = ((ROOT / folder / f"{name}.md").read_text() for folder in ("docs/zh-tw", TRANSLATIONS[name]))
+    for language in CODE:
+        assert blocks(translated, language) == blocks(page, language)
+
+
+@pytest.mark.parametrize("name", ["api.md", "training.md"])
+def test_a_shorter_translation_has_no_program_or_message_of_its_own(name: str) -> None:
+    translated, page = ((ROOT / folder / name).read_text() for folder in ("docs/zh-tw", "docs"))
+    for language in CODE:
+        assert set(blocks(translated, language)) <= set(blocks(page, language))
+    assert set(re.findall(r"(?<![\w`])--[a-z][a-z-]+", translated)) <= set(re.findall(r"--[a-z][a-z-]+", page))
+
+
+def test_the_chinese_pages_explain_the_same_messages_and_have_one_word_for_each_thing() -> None:
+    pages = {page.name: page.read_text() for page in (ROOT / "docs/zh-tw").iterdir()}
+    messages = re.compile(r"^\|(?: \d{3} \|)? `([^`]+)`", re.MULTILINE)
+    assert messages.findall(pages["troubleshooting.md"]) == messages.findall(TABLES)
+    table, _, _ = section((ROOT / "docs/training.md").read_text(), "Architectures").partition("| flag |")
+    parts = re.findall(r"^\| .+? \|", table, re.MULTILINE)
+    assert [part for part in re.findall(r"`(\w[^`]*)`", " ".join(parts)) if part not in pages["training.md"]] == []
+    others = re.compile("準確率|發佈|命令|相機|視窗")  # 正確率, 發布, 指令, 攝影機 and 時間窗
+    assert {name: found for name, page in pages.items() if (found := others.findall(page))} == {}
 
 
 @pytest.mark.parametrize("message", MESSAGES)

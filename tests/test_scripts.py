@@ -138,50 +138,6 @@ def test_train_leaves_a_repository_that_exists_as_it_is(project: Path) -> None:
     assert [path.name for path in (project / "repository/digits").iterdir()] == ["7"]
 
 
-@pytest.fixture
-def serving(project: Path) -> Path:
-    """What measures serving, with stand-ins for `wrk` and for the Python of MLServer."""
-    (project / ".venv/.installed-extras").write_text("bench\n")
-    (project / "requirements").mkdir()
-    shutil.copy(ROOT / "requirements/mlserver.txt", project / "requirements")
-    executable(project / ".venv-mlserver/bin/python", PYTHON)
-    executable(project / "tools/wrk", "#!/bin/sh\n")
-    return project / "scripts/bench-serving"
-
-
-def test_bench_serving_installs_mlserver_once_and_again_when_its_ranges_changed(serving: Path) -> None:
-    path = f"{serving.parents[1] / 'tools'}:{os.environ['PATH']}"
-    install = "python -m pip install --quiet --disable-pip-version-check --requirement requirements/mlserver.txt"
-    first, second = (run(serving, "--seconds", "1", PATH=path).stdout.splitlines() for _ in range(2))
-    assert first[0] == install
-    assert first[2:] == second
-    assert second[0] == "python -m benchmarks.serving --seconds 1"
-    (serving.parents[1] / "requirements/mlserver.txt").write_text("mlserver\n")
-    assert run(serving, PATH=path).stdout.splitlines()[0] == install
-
-
-def test_bench_serving_takes_no_python_that_mlserver_does_not_run_on(serving: Path) -> None:
-    shutil.rmtree(serving.parents[1] / ".venv-mlserver")
-    old = executable(serving.parents[1] / "old", OLD_PYTHON)
-    path = f"{serving.parents[1] / 'tools'}:{os.environ['PATH']}"
-    result = run(serving, PATH=path, MLSERVER_PYTHON=str(old))
-    assert result.returncode == 1
-    assert "MLServer needs Python 3.11 or 3.12, and no such one was found" in result.stderr
-    assert not (serving.parents[1] / ".venv-mlserver").exists()
-
-
-def test_bench_serving_says_that_wrk_is_needed_before_it_installs_anything(serving: Path) -> None:
-    tools = serving.parents[1] / "few tools"
-    tools.mkdir()
-    for name in ("bash", "dirname"):
-        (tools / name).symlink_to(str(shutil.which(name)))
-    result = run(serving, PATH=str(tools))
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == (
-        "scripts/bench-serving: wrk, which makes the load, is not installed; on Debian: apt-get install wrk\n"
-    )
-
-
 def test_audit_says_why_it_was_skipped_where_the_advisories_do_not_answer(project: Path) -> None:
     # Nothing listens at the proxy's port, so that no advisory is reached, and nothing is installed.
     (project / "requirements").mkdir()

@@ -1,4 +1,4 @@
-"""The tutorials run as they stand there, and their translations have the same programs."""
+"""The tutorials run as they stand there."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 from spikeserve import Client
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import PRETRAINED
-from tests.pages import LOCAL, ROOT, block_with, blocks, section, serve_flags
+from tests.pages import LOCAL, ROOT, block_with, blocks, serve_flags
 from tests.programs import run_here
 from tests.reference_data import VARIABLE
 from tests.serving import running
@@ -28,12 +28,7 @@ CONVERT = (ROOT / "docs/tutorials/convert.md").read_text()
 NEURON = (ROOT / "docs/tutorials/neuron.md").read_text()
 SERVE = ("-m", "spikeserve", "serve")
 GALLERY = (ROOT / "docs/tutorials/gallery.md").read_text()
-TRANSLATIONS = {
-    "docs/zh-tw/gradient.md": GRADIENT,
-    "docs/zh-tw/convert.md": CONVERT,
-    "docs/zh-tw/gallery.md": GALLERY,
-    "docs/zh-tw/README.md": (ROOT / "README.md").read_text(),
-}
+pytestmark = pytest.mark.deep
 
 
 def run(program: str | Path, folder: Path, expected_status: int = 0) -> str:
@@ -41,30 +36,6 @@ def run(program: str | Path, folder: Path, expected_status: int = 0) -> str:
     done = run_here(program, folder)
     assert done.returncode == expected_status, done.stderr
     return done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("page", TRANSLATIONS)
-def test_a_translation_has_the_same_programs_commands_and_messages(page: str) -> None:
-    translated = (ROOT / page).read_text()
-    for language in ("python", "sh", "text", "json"):
-        assert blocks(translated, language) == blocks(TRANSLATIONS[page], language)
-
-
-@pytest.mark.parametrize("name", ["api.md", "training.md"])
-def test_a_shorter_translation_has_no_program_or_message_of_its_own(name: str) -> None:
-    translated, page = ((ROOT / folder / name).read_text() for folder in ("docs/zh-tw", "docs"))
-    for language in ("python", "sh", "text", "json"):
-        assert set(blocks(translated, language)) <= set(blocks(page, language))
-    assert set(re.findall(r"(?<![\w`])--[a-z][a-z-]+", translated)) <= set(re.findall(r"--[a-z][a-z-]+", page))
-
-
-def test_the_chinese_pages_name_each_part_of_an_architecture_and_have_one_word_for_each_thing() -> None:
-    pages = {page.name: page.read_text() for page in (ROOT / "docs/zh-tw").iterdir()}
-    table, _, _ = section((ROOT / "docs/training.md").read_text(), "Architectures").partition("| flag |")
-    parts = re.findall(r"^\| .+? \|", table, re.MULTILINE)
-    assert [part for part in re.findall(r"`(\w[^`]*)`", " ".join(parts)) if part not in pages["training.md"]] == []
-    others = re.compile("準確率|發佈|命令|相機|視窗")  # 正確率, 發布, 指令, 攝影機 and 時間窗
-    assert {name: found for name, page in pages.items() if (found := others.findall(page))} == {}
 
 
 def test_the_broken_program_ends_in_the_error_of_the_title(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.soak.__main__ import main, table
-from benchmarks.soak.figures import Figure, percentile
+from benchmarks.soak.figures import Figure
 from benchmarks.soak.hostile import hostile, mutated
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.questions import is_exact, questions
@@ -44,14 +44,6 @@ def test_a_figure_is_judged_by_its_bound_if_it_has_one(figure: Figure, met: bool
     assert figure.met is met
     assert figure.target == target
     assert table([figure]).row_count == 1
-
-
-def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed() -> None:
-    # Of 1 to 200, 198 are 99 percent.
-    values = list(range(200, 0, -1))
-    assert [percentile(values, percent) for percent in (50, 99, 100)] == [100, 198, 200]
-    assert percentile([7.0], 50) == 7.0
-    assert percentile([], 99) == 0.0
 
 
 def test_a_question_is_answered_exactly_or_not() -> None:

@@ -207,97 +207,13 @@ def test_the_autoscaler_goes_by_metrics_that_there_are(exposed: dict[str, set[st
     assert [each["pods"]["metric"]["name"] for each in metrics if "pods" in each] == [ADAPTER["name"]["as"]]
 
 
-MINUTES = 5
-SCRAPES = MINUTES * 4  # every 15 seconds
-
-
-def series(name: str, values: str, **labels: str) -> dict[str, str]:
-    shown = ", ".join(f'{key}="{value}"' for key, value in {"namespace": "n", **labels}.items())
-    return {"series": f"spikeserve_{name}{{{shown}}}", "values": f"{values}x{SCRAPES}"}
-
-
-def work(pod: str, model: str, *, in_progress: float, running: float, takes: float) -> list[dict[str, str]]:
-    """Return the series of a model: its requests in progress, how many of them run, and what one takes in seconds."""
-    of, scrape = {"pod": pod, "model": model}, 15
-    return [
-        series("model_request_seconds_sum", f"0+{in_progress * scrape}", **of, version="1"),
-        series("inference_seconds_sum", f"0+{running * scrape}", **of, version="1", engine="event"),
-        series("model_requests_total", f"0+{running * scrape / takes}", **of, version="1", status="200"),
-    ]
-
-
-def pod(name: str, *models: str, workers: int = 1) -> list[dict[str, str]]:
-    """Return the samples that a pod of two threads exposes whether it has requests or not."""
-    threads = [series("worker_threads", str(2 // workers), pod=name, worker=str(each + 1)) for each in range(workers)]
-    return [*threads, *(series("queue_depth", "0", pod=name, model=model) for model in models)]
-
-
-def answers(status: int, by: int) -> dict[str, str]:
-    return series("model_requests_total", f"0+{by}", pod="a", model="live", version="1", status=str(status))
-
-
-IDLE = [each | {"values": f"7x{SCRAPES}"} for each in work("a", "idle", in_progress=1, running=1, takes=1)]
-
-# What pods expose, and the seconds of work that the autoscaler sees in each.
-QUEUES: dict[str, tuple[list[dict[str, str]], dict[str, float]]] = {
-    "what waits counts by what it takes": (
-        [
-            *pod("a", "slow"),
-            *work("a", "slow", in_progress=6, running=2, takes=4),  # 4 wait for 4 s each
-            *pod("b", "quick"),
-            *work("b", "quick", in_progress=34, running=2, takes=1 / 128),  # 32 wait, and that is little
-            *pod("idle", "slow", "quick"),
-        ],
-        {"a": 16, "b": 0.25, "idle": 0},
-    ),
-    "models and workers of a pod add up, and a new pod has the others' price": (
-        [
-            *pod("old", "slow"),
-            *work("old", "slow", in_progress=2, running=2, takes=4),
-            *pod("new", "slow", "quick", workers=2),
-            *work("new", "slow", in_progress=3, running=1, takes=4)[:2],  # none of them has been answered
-            *work("new", "quick", in_progress=65, running=1, takes=1 / 128),
-        ],
-        # Three seconds of runs of `slow` for each half of an answer: it takes 6 s by now. 2 * 6 and 64 / 128 wait.
-        {"old": 0, "new": 12.5},
-    ),
-    "what waits for a slow client scales nothing": (
-        # Ten bodies that come slowly, for a model whose runs take 4 s: the threads are busy for a 64th of the time.
-        [*pod("a", "slow"), *work("a", "slow", in_progress=8 + 1 / 32, running=1 / 32, takes=4)],
-        {"a": 8 * 4 / 64},
-    ),
-    "windows of sessions are work too, and what was refused is none": (
-        [
-            *pod("a", "live"),
-            series("session_lag_seconds_sum", f"0+{6 * 15}", pod="a", model="live"),
-            series("inference_seconds_sum", f"0+{2 * 15}", pod="a", model="live", version="1", engine="event"),
-            series("session_windows_total", "0+30", pod="a", model="live"),
-            *(answers(status, by) for status, by in ((200, 20), (504, 10), (503, 1000), (422, 1000))),
-        ],
-        {"a": 4 * 0.5},  # 4 wait; 30 s of runs for 60 answers, those that came too late too
-    ),
-    # And not the NaN of 0 / 0, which would be no metric.
-    "a model that has answered nothing has no price": ([*pod("a", "idle"), *IDLE], {"a": 0}),
-    "a model without a price leaves the others theirs": (
-        [*pod("a", "idle", "slow"), *IDLE, *work("a", "slow", in_progress=3, running=2, takes=4)],
-        {"a": 4},
-    ),
-}
-
-
 def test_the_autoscaler_sees_the_work_that_waits(tmp_path: Path) -> None:
-    tests = []
-    for name, (samples, expected) in QUEUES.items():
-        query = ADAPTER["metricsQuery"]
-        matchers = f'namespace="n",pod=~"{"|".join(expected)}"'
-        for word, text in (("GroupBy", "pod"), ("LabelMatchers", matchers), ("Series", "none")):
-            query = query.replace(f"<<.{word}>>", text)
-        assert "<<" not in query
-        case = {
-            "expr": f"round({query}, 1 / 1024)",  # what rates extrapolate to is a bit off
-            "eval_time": f"{MINUTES}m7s",  # between two scrapes, so that a minute has four in all versions
-            "exp_samples": [{"labels": f'{{pod="{each}"}}', "value": value} for each, value in expected.items()],
-        }
-        tests.append({"name": name, "interval": "15s", "input_series": samples, "promql_expr_test": [case]})
-    (tmp_path / "queue.yml").write_text(yaml.safe_dump({"tests": tests}))
+    query = ADAPTER["metricsQuery"]
+    for word, text in (("GroupBy", "pod"), ("LabelMatchers", 'namespace="n",pod=~".+"'), ("Series", "none")):
+        query = query.replace(f"<<.{word}>>", text)
+    assert "<<" not in query
+    cases = yaml.safe_load((Path(__file__).parent / "queue.yml").read_text())
+    for case in (each for test in cases["tests"] for each in test["promql_expr_test"]):
+        case["expr"] = case["expr"].replace("QUERY", query)
+    (tmp_path / "queue.yml").write_text(yaml.safe_dump(cases))
     promtool("test", "rules", str(tmp_path / "queue.yml"))

@@ -1,15 +1,14 @@
 """A gRPC client before two replicas: by the page's policy it divides its calls, and goes on when one shuts down."""
 
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
+import runpy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from operator import sub
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED
@@ -18,52 +17,30 @@ from tests.plugins.grpc.rpc import address, serving_grpc
 from tests.replicas import NEEDS_HAPROXY, haproxy
 from tests.serving import Process
 
-pytestmark = pytest.mark.skipif(
-    find_spec("tritonclient") is None, reason="tritonclient is not installed: the extra 'clients' has it"
-)
+triton = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: the extra 'clients' has it")
 
 PAGE = (ROOT / "docs/grpc.md").read_text()
 POLICY = block_with(PAGE, "python", "round_robin")
 HAPROXY = block_with(PAGE, "text", "proto h2")
 PLAIN = "import tritonclient.grpc as triton\nclient = triton.InferenceServerClient('dns:///spikeserve-headless:8001')\n"
-CALLS = """
-import sys
-import numpy as np
-
-tensor = triton.InferInput("inputs", [1, 1, 8, 8], "FP32")
-tensor.set_data_from_numpy(np.full((1, 1, 8, 8), 8, np.float32))
-for line in sys.stdin:
-    answers = [client.infer("digits", [tensor]).as_numpy("spike_counts").tolist() for _ in range(int(line))]
-    print(all(answer == answers[0] for answer in answers), flush=True)
-"""
-
-
-class Client:
-    """The page's client in a process of its own, which makes the number of calls that it gets."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def call(self, times: int) -> None:
-        """Make calls, one after the other; all have to give the same answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{times}\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "True\n"
 
 
 @contextmanager
-def connected(policy: str, *addresses: str) -> Iterator[Client]:
+def connected(policy: str, folder: Path, *addresses: str) -> Iterator[Callable[[int], None]]:
+    """Run the page's program for these addresses, and yield what makes calls, all of which have one answer."""
     target = "ipv4:" + ",".join(addresses)
-    program = policy.replace("dns:///spikeserve-headless:8001", target) + CALLS
-    assert target in program
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Client(process)
-        finally:
-            process.kill()
+    (folder / "client.py").write_text(policy.replace("dns:///spikeserve-headless:8001", target))
+    assert target in (folder / "client.py").read_text()
+    client = runpy.run_path(str(folder / "client.py"))["client"]
+    tensor = triton.InferInput("inputs", [1, 1, 8, 8], "FP32")
+    tensor.set_data_from_numpy(np.full((1, 1, 8, 8), 8, np.float32))
+
+    def call(times: int) -> None:
+        answers = [client.infer("digits", [tensor]).as_numpy("spike_counts").tolist() for _ in range(times)]
+        assert answers == answers[:1] * times
+
+    yield call
+    client.close()
 
 
 @contextmanager
@@ -97,33 +74,35 @@ def replicas() -> Iterator[tuple[Process, Process]]:
             yield one, two
 
 
-def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, Process]) -> None:
+def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, Process], tmp_path: Path) -> None:
     assert "round_robin" in POLICY
     before = list(map(answered, replicas))
-    with connected(POLICY.replace("round_robin", "pick_first"), *map(address, replicas)) as client:
-        client.call(10)
+    with connected(POLICY.replace("round_robin", "pick_first"), tmp_path, *map(address, replicas)) as call:
+        call(10)
         assert sorted(map(sub, map(answered, replicas), before)) == [0, 10]
 
 
 @NEEDS_HAPROXY
 def test_a_proxy_of_http2_divides_one_connections_calls(replicas: tuple[Process, Process], tmp_path: Path) -> None:
     before = list(map(answered, replicas))
-    with proxied(*replicas, tmp_path) as proxy, connected(PLAIN, proxy) as client:
-        client.call(10)
+    with proxied(*replicas, tmp_path) as proxy, connected(PLAIN, tmp_path, proxy) as call:
+        call(10)
         assert list(map(sub, map(answered, replicas), before)) == [5, 5]
 
 
-def test_calls_are_divided_evenly_and_go_on_when_a_replica_shuts_down(replicas: tuple[Process, Process]) -> None:
+def test_calls_are_divided_evenly_and_go_on_when_a_replica_shuts_down(
+    replicas: tuple[Process, Process], tmp_path: Path
+) -> None:
     one, two = replicas
-    with connected(POLICY, address(one), address(two)) as client:
+    with connected(POLICY, tmp_path, address(one), address(two)) as call:
         for _ in range(300):  # the connection that is there first has all calls until the other one is there
-            client.call(1)
+            call(1)
             if answered(one) and answered(two):
                 break
-        before = answered(one), answered(two)
-        client.call(10)
-        assert (answered(one) - before[0], answered(two) - before[1]) == (5, 5)
+        before = list(map(answered, replicas))
+        call(10)
+        assert list(map(sub, map(answered, replicas), before)) == [5, 5]
         one.process.terminate()
-        client.call(10)
+        call(10)
         assert one.ended() == 0
-        client.call(10)
+        call(10)

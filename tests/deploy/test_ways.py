@@ -12,7 +12,7 @@ from spikeserve.service.app import create_app
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings, with_protocols
 from tests.deploy.schemas import VERSIONS, faults
-from tests.deploy.ways import ACCEPTED, DIGEST, KSERVE, WAYS, read, way
+from tests.deploy.ways import ACCEPTED, KSERVE, WAYS, read, way
 from tests.pages import ROOT
 
 EACH = pytest.mark.parametrize("name", WAYS)
@@ -68,7 +68,7 @@ def test_settings_are_settings_and_follow_the_limits(name: str, monkeypatch: pyt
     cores = math.ceil(parse_quantity(limits["cpu"]))
     for setting, value in environment.items():
         if value != "/repository":
-            text = value if value is not None else str(cores) if setting == "threads" else DIGEST
+            text = value if value is not None else str(cores) if setting == "threads" else f"sha256:{'0' * 64}"
             monkeypatch.setenv(ENVIRONMENT_PREFIX + setting.upper(), text)
     settings = read_settings([each.replace("/mnt/models", str(PRETRAINED)) for each in runs.get("args", [])])
     assert settings.threads == cores

@@ -24,48 +24,15 @@ CHART = DEPLOY / "helm" / "spikeserve"
 README = (DEPLOY / "README.md").read_text()
 (IMAGE,) = set(re.findall(r"kustomize edit set image [^\s)]+", README))
 (GRPC,) = set(re.findall(r"kustomize edit add component [^\s)]+", README))
-DIGEST = f"sha256:{'0' * 64}"
 RESOURCES = sorted({path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"})
 OPTIONAL = {"autoscaler-queue.yaml", "monitor.yaml"}  # applied by hand, where a cluster has what they need
 KSERVE: dict[str, list[str]] = {"KServe": [], "KServe, gRPC": ["grpc.yaml"], "Knative, gRPC": ["grpc-knative.yaml"]}
-PATIENT = {"SHUTDOWN_SECONDS": "120", "PUBLIC_METRICS": "false"}
-
-# Values of the chart.
+VALUES = yaml.safe_load((Path(__file__).parent / "values.yml").read_text())  # of the chart
 ACCEPTED: dict[str, dict[str, Any]] = {
-    "default": {},
-    "fixed": {"replicas": 3, "autoscaling": {"enabled": False}, "networkPolicy": {"enabled": False}},
-    "queue": {"autoscaling": {"queuedSeconds": 1}},
-    "claim": {"repository": {"claim": "models", "pollSeconds": 10}, "keys": {"secret": "mine", "required": True}},
-    "url": {
-        "image": {"repository": "registry.example/spikeserve", "tag": "1.2", "pullSecrets": [{"name": "registry"}]},
-        "repository": {"url": "s3://bucket/models", "pollSeconds": 0.5, "cacheSize": "10Gi"},
-        "envFrom": [{"secretRef": {"name": "storage"}}], "serviceAccount": "reader",
-    },
+    **VALUES["accepted"],
     "readme": yaml.safe_load(block_with(README, "yaml", "s3://")),
-    "cache": {"repository": {"url": "s3://bucket/models", "cacheClaim": "copies"}},
-    "large": {"resources": {"limits": {"cpu": 8, "memory": "1.5Gi", "example.com/device": 1}}},
-    "patient": {
-        "repository": {"url": "s3://bucket/models"}, "podAnnotations": {"prometheus.io/scrape": "false"},
-        "env": [{"name": f"SPIKESERVE_{name}", "value": value} for name, value in PATIENT.items()],
-    },
-    "units": {
-        "image": {"tag": "1.2@" + DIGEST},
-        "resources": {"requests": {"cpu": "1500m", "memory": "500M"}, "limits": {"cpu": 1.5, "memory": "0.5T"}},
-    },
-    "sticky": {"sticky": {"seconds": 600}, "service": {"type": "LoadBalancer", "port": 8080, "annotations": {}}},
-    "monitor": {"monitor": {"enabled": True, "interval": "30s"}},
-    "grpc": {"grpc": {"enabled": True}},
-    "grpc elsewhere": {"grpc": {"enabled": True, "port": 9000}, "sticky": {"seconds": 600}},
-    "placed": {
-        "podLabels": {"team": "a"}, "podAnnotations": {"note": "b"}, "nodeSelector": {"disk": "fast"},
-        "tolerations": [{"key": "only", "operator": "Exists"}], "affinity": {"podAntiAffinity": {}},
-        "env": [{"name": "SPIKESERVE_MAX_QUEUE", "value": "64"}],
-        "networkPolicy": {
-            "from": [{"podSelector": {}}],
-            "egress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 4318}]}],
-        },
-    },
-}  # fmt: skip
+}
+REFUSED: list[dict[str, Any]] = VALUES["refused"]
 WAYS = ["kubernetes", "kubernetes, gRPC", *KSERVE, *ACCEPTED]
 
 
@@ -95,7 +62,7 @@ class Way:
         return {each["name"].removeprefix(ENVIRONMENT_PREFIX).lower(): each.get("value") for each in variables}
 
     def at(self, path: str) -> Any:
-        """Return what stands at a path such as `Service/spec/ports/0`; the first word may be a property of the way."""
+        """Return the part at a path such as `Service/spec/ports/0`; the first word may be a property of the way."""
         first, *names = path.split("/")
         place: Any = self.documents[first] if first in self.documents else getattr(self, first)
         for name in names:
@@ -156,46 +123,12 @@ def patched(*names: str) -> dict[str, Any]:
     return runtime
 
 
-# Values of the chart that are wrong, and what of the sentence says so.
-REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"replica": 3}, "additional properties 'replica' not allowed"),
-    ({"replicas": "3"}, "at '/replicas': got string, want integer"),
-    ({"image": {"pullPolicy": "Sometimes"}}, "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent'"),
-    ({"image": {"tag": "latest"}}, "image: tag is latest, expected one that always names the same image"),
-    ({"repository": {"url": "bucket"}}, "at '/repository/url': 'bucket' does not match pattern"),
-    ({"repository": {"url": "s3://a", "claim": "b"}}, "repository: url and claim are both set, expected one of them"),
-    ({"repository": {"cacheClaim": "b"}}, "repository: cacheClaim is set, which is for the copies"),
-    ({"keys": {"secret": ""}}, "at '/keys/secret': '' does not match pattern"),
-    ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory': 'lots' does not match pattern"),
-    ({"resources": {"limits": {"cpu": 0}}}, "at '/resources/limits/cpu': exclusiveMinimum: got 0, want 0"),
-    ({"resources": {"limits": {"cpu": "0"}}}, "resources: limits.cpu is 0, expected more than 0 and at least requests"),
-    ({"resources": {"limits": {"cpu": "900m"}}}, "limits.cpu is 900m, expected more than 0 and at least requests.cpu,"),
-    ({"resources": {"limits": {"memory": "511Mi"}}}, "limits.memory is 511Mi, expected more than 0 and at least reque"),
-    ({"resources": {"limits": {"cpus": 1}}}, "at '/resources/limits': additional properties 'cpus' not allowed"),
-    ({"autoscaling": {"minReplicas": 20}}, "autoscaling: minReplicas is 20, expected at most maxReplicas, 10"),
-    ({"service": {"port": 0}}, "at '/service/port': minimum: got 0, want 1"),
-    ({"grpc": {"port": 443}}, "at '/grpc/port': minimum: got 443, want 1,024"),
-    ({"grpc": {"enabled": True, "port": 8000}}, "grpc: port is 8000, expected one that is neither 8000"),
-    (
-        {"grpc": {"enabled": True, "port": 9000}, "service": {"port": 9000}},
-        "grpc: port is 9000, expected one that is neither 8000, the pods' for HTTP, nor service.port, 9000",
-    ),
-    ({"env": [{"name": "SPIKESERVE_GRPC_PORT"}]}, "SPIKESERVE_GRPC_PORT is set, which the chart sets by the value grp"),
-    ({"sticky": {"seconds": 86401}}, "at '/sticky/seconds': maximum: got 86,401, want 86,400"),
-    ({"monitor": {"interval": "often"}}, "at '/monitor/interval': 'often' does not match pattern"),
-    ({"podLabels": {"app.kubernetes.io/name": "a"}}, "podLabels: app.kubernetes.io/name is set, by which"),
-    ({"env": [{"name": "A"}, {"name": "A"}]}, "env: A is set twice, expected once"),
-    ({"env": [{"value": "1"}]}, "at '/env/0': missing property 'name'"),
-    ({"env": [{"name": "SPIKESERVE_THREADS"}]}, "SPIKESERVE_THREADS is set, which the chart sets by the value resourc"),
-]
-
-
 @cache
 def rendered() -> dict[Any, Any]:
     """What Helm says of the chart: its lint, and what each of the values renders to or why it is refused."""
     if find_spec("helm_python") is None:
         pytest.skip("helm-python-sdk is not installed here")
-    asked: dict[Any, Any] = {**ACCEPTED, **dict(enumerate(values for values, _ in REFUSED))}
+    asked: dict[Any, Any] = {**ACCEPTED, **dict(enumerate(each["values"] for each in REFUSED))}
     lines = [{"name": "spikeserve", "values": values} for values in asked.values()]
     lines += [{"name": name, "values": {}} for name in ("prod", "a.b")]
     command, text = [sys.executable, "-m", "tests.deploy.helm", str(CHART)], "\n".join(map(json.dumps, lines))

@@ -1,6 +1,5 @@
 """A server of a repository elsewhere serves verified copies, takes new versions, and goes on without the storage."""
 
-import asyncio
 import os
 import re
 import subprocess
@@ -8,10 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -21,12 +22,7 @@ from spikeserve.models.bundle.copies import CACHE, cache_of, locked, repository_
 from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.service.catalog import mirror
-from spikeserve.service.catalog.catalog import Catalog
-from spikeserve.service.catalog.load_process import LoadProcesses
-from spikeserve.service.catalog.loader import Listing, Loader
-from spikeserve.service.catalog.mirror import LOOKED, Refreshed, refresh, tell, update
-from spikeserve.service.catalog.readiness import Readiness
-from spikeserve.service.catalog.threads import Threads
+from spikeserve.service.catalog.mirror import Refreshed, refresh, tell, update
 from spikeserve.service.settings import Settings
 from tests.bundles import contents
 from tests.networks import toy
@@ -37,11 +33,19 @@ from tests.storage import STORAGES, endless, files_at
 each_storage = pytest.mark.parametrize("url", STORAGES, indirect=True)  # the other tests have the first one
 
 
+@pytest.fixture(scope="module")
+def storages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Return a function that gives a storage's URL; its server starts once, and runs for all tests."""
+    with ExitStack() as stack:
+        yield cache(lambda kind: stack.enter_context(STORAGES[kind](tmp_path_factory.mktemp("cache"))))
+
+
 @pytest.fixture
-def url(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    with STORAGES[getattr(request, "param", next(iter(STORAGES)))](tmp_path / "cache") as url:
-        repository_at(url).publish(contents(toy()))
-        yield url
+def url(storages: Callable[[str], str], request: pytest.FixtureRequest) -> str:
+    """A repository of this test's own that holds one version."""
+    url = f"{storages(getattr(request, 'param', next(iter(STORAGES))))}/{uuid4().hex}"
+    repository_at(url).publish(contents(toy()))
+    return url
 
 
 def ask(server: str) -> dict[str, Any]:
@@ -50,11 +54,9 @@ def ask(server: str) -> dict[str, Any]:
     return answer.json()
 
 
-def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str, tmp_path: Path) -> None:
-    folder = cache_of(url)
-    assert folder.parent == tmp_path / "cache"
+def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str) -> None:
+    assert str(cache_of(url).parent) == os.environ[CACHE]
     with running(url, "--engine", "reference", "--poll-seconds", "0.5", "--workers", "2") as service:
-        assert [entry["bundle"] for entry in service.entries if entry["event"] == "bundle_copied"] == ["toy/1"]
         service.wait_for("model_ready")  # in the other worker
         first = ask(service.url)
         repository_at(url).publish(contents(toy(time_steps=2)))
@@ -63,6 +65,8 @@ def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str, t
         second = ask(service.url)
         assert (first["version"], second["version"]) == (1, 2)
         assert service.stop() == 0
+        copied = [entry["bundle"] for entry in service.entries if entry["event"] == "bundle_copied"]
+        assert copied == ["toy/1", "toy/2"]  # what one worker has copied the other one does not copy again
     # The storage is gone: the copies are served, and the log says why there may be newer ones.
     files_at(url).rm(url, recursive=True)
     with running(url, "--engine", "reference") as service:
@@ -90,22 +94,6 @@ def test_a_model_that_is_gone_from_there_is_gone_from_the_copies_and_the_others_
     assert sorted(refresh(settings).removed) == ["last/1", "other/1", "other/2"]
     assert (here.names(), here.versions("toy")) == (["toy"], [1])
     assert sorted(path.name for path in cache_of(url).iterdir() if path.is_dir()) == ["toy"]  # no empty folder either
-
-
-def test_what_one_worker_has_copied_the_others_do_not_ask_for_again(url: str) -> None:
-    settings = Settings(repository=url, poll_seconds=3600)
-    with Threads(1, "load") as loaders:
-        found = Listing.of(settings)  # which looks there
-        catalog = Catalog({}, None)
-        readiness = Readiness(catalog, loaders, settings)
-        processes = LoadProcesses(settings, print)
-        loader = Loader(settings, found, catalog, readiness, loaders, processes, print, print, print)
-        files_at(url).rm(url, recursive=True)
-        for age, events in ((1700, []), (1900, ["repository_unreachable"])):  # half of the interval is between them
-            os.utime(cache_of(url) / LOOKED, (time.time() - age,) * 2)
-            with structlog.testing.capture_logs() as log:
-                asyncio.run(loader.poll())
-            assert [entry["event"] for entry in log if entry["event"] == "repository_unreachable"] == events
 
 
 @each_storage

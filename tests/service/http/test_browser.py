@@ -427,7 +427,7 @@ def choose_neuron(visit: Visit, neurons: str) -> None:
 
 
 def session(button: str, step: str = "", microphone: str = "") -> Callable[[Visit], None]:
-    """Return what opens a session with a step of so many µs, where the browser says so of its microphone."""
+    """Return an action that opens a session with a step of so many µs; `microphone` is the error that a browser has."""
 
     def act(visit: Visit) -> None:
         program = """(name) => {
