@@ -75,9 +75,7 @@ NETWORKS: Mapping[str, Network] = {
         [{"type": "LI", "name": "out", "decay": 0.5}], {}, **task(1, 3, ["only"], readout="last_membrane")
     ),
     "later": network_of(
-        LATER,
-        {"fc.weight": [[1, 0], [0, 1]]},
-        **task(2, 3, "ab", "spikes", low=0, high=4, readout="last_membrane"),
+        LATER, {"fc.weight": [[1, 0], [0, 1]]}, **task(2, 3, "ab", "spikes", low=0, high=4, readout="last_membrane")
     ),
     "quarters": many(0.25),
     "countless": many(2.0**-23),

@@ -126,12 +126,7 @@ class Held:
         self.entered, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
 
     def run(
-        self,
-        inputs: Inputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
+        self, inputs: Inputs, state: State | None = None, *, record: Record = Record.NONE, stop: Stop | None = None
     ) -> tuple[RunResult, State]:
         self.runs.append((inputs.batch, inputs.time_steps))
         self.stops.append(stop)

@@ -196,25 +196,6 @@ async def test_one_rpc_too_many_is_refused_but_for_probes(repository: Path, monk
         assert outputs(await stream.read())["spike_counts"] == [[1, 3]]
 
 
-async def test_what_outlasts_the_grace_period_is_unavailable(repository: Path) -> None:
-    async with grpc_started(repository) as inside:
-        held = slow(inside.client.model())
-        call = inside.call("ModelInfer", REQUEST)
-        await held.begun()
-        inside.drain()
-        refused = await error_of(inside.call("ModelInfer", REQUEST))
-        assert (refused.code(), refused.details()) == (StatusCode.UNAVAILABLE, "the server is shutting down")
-        assert not (await inside.call("ServerReady")).ready
-        assert await inside.server.cancel_all()
-        error = await error_of(call)
-        held.go_on.release()
-        assert (error.code(), error.details()) == (
-            StatusCode.UNAVAILABLE,
-            "the server is shutting down and could not wait for this request to end",
-        )
-        assert not inside.server.in_progress
-
-
 async def test_an_unexpected_error_is_internal_and_names_the_request(repository: Path) -> None:
     async with grpc_started(repository) as inside:
         inside.client.model().engine = None  # type: ignore[assignment]

@@ -52,30 +52,29 @@ def test_a_library_that_is_missing_is_named(
 
 
 @pytest.mark.parametrize("version", reflection.SERVICES)
-def test_a_client_learns_services_and_messages_by_reflection(repository: Path, version: str) -> None:
+def test_a_client_learns_services_and_messages_by_reflection(rpc: Rpc, version: str) -> None:
     database = pytest.importorskip(
         "grpc_reflection.v1alpha.proto_reflection_descriptor_database", reason="the extra 'dev' has grpcio-reflection"
     )
-    with serving_grpc(repository) as service, Rpc(service) as rpc:
 
-        class Channel:  # the library asks by the older name alone
-            def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
-                return rpc.channel.stream_stream(f"/{version}/{method.rpartition('/')[2]}", *arguments, **options)
+    class Channel:  # the library asks by the older name alone
+        def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+            return rpc.channel.stream_stream(f"/{version}/{method.rpartition('/')[2]}", *arguments, **options)
 
-        told = database.ProtoReflectionDescriptorDatabase(Channel())
-        assert list(told.get_services()) == [SERVICE, HEALTH]
-        pool, ours = DescriptorPool(told), messages.ModelInferRequest.DESCRIPTOR
-        asked = pool.FindServiceByName(SERVICE).methods_by_name["ModelInfer"].input_type
-        assert list(asked.fields_by_name) == list(ours.fields_by_name)
-        assert pool.FindServiceByName(HEALTH).methods_by_name.keys() == ["Check"]
-        with pytest.raises(KeyError):
-            told.FindFileContainingSymbol("inference.Nothing")
-        ask = rpc.channel.stream_unary(f"/{version}/{reflection.METHOD}")
-        with pytest.raises(grpc.RpcError, match="the message is not a ServerReflectionRequest, expected one"):
-            ask(iter([b"\xff"]), timeout=60)
+    told = database.ProtoReflectionDescriptorDatabase(Channel())
+    assert list(told.get_services()) == [SERVICE, HEALTH]
+    pool, ours = DescriptorPool(told), messages.ModelInferRequest.DESCRIPTOR
+    asked = pool.FindServiceByName(SERVICE).methods_by_name["ModelInfer"].input_type
+    assert list(asked.fields_by_name) == list(ours.fields_by_name)
+    assert pool.FindServiceByName(HEALTH).methods_by_name.keys() == ["Check"]
+    with pytest.raises(KeyError):
+        told.FindFileContainingSymbol("inference.Nothing")
+    ask = rpc.channel.stream_unary(f"/{version}/{reflection.METHOD}")
+    with pytest.raises(grpc.RpcError, match="the message is not a ServerReflectionRequest, expected one"):
+        ask(iter([b"\xff"]), timeout=60)
 
 
-def test_a_port_that_is_taken_is_refused_also_where_it_is_shared(repository: Path) -> None:
+def test_a_port_that_is_taken_is_refused_also_where_it_is_shared(service: Process) -> None:
     def refused(port: int) -> str:
         with pytest.raises(Misconfigured) as caught:
             PROTOCOL.reserve("127.0.0.1", port)
@@ -84,8 +83,8 @@ def test_a_port_that_is_taken_is_refused_also_where_it_is_shared(repository: Pat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert refused(port) == f"host, grpc_port: cannot listen on 127.0.0.1 port {port}: Address already in use"
-    with serving_grpc(repository) as service:  # which would share its port, as its own workers do
-        assert refused(int(address(service).rpartition(":")[2])).endswith("Address already in use")
+    taken_by_another = int(address(service).rpartition(":")[2])  # which would share it, as its own workers do
+    assert refused(taken_by_another).endswith("Address already in use")
 
 
 def test_it_listens_on_ipv6_as_well(repository: Path) -> None:

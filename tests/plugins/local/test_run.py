@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,21 @@ import numpy as np
 import pytest
 
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
-from spikeserve.plugins.local.__main__ import main
-from spikeserve.service.telemetry import logs
 from tests.bundles import publish
+from tests.contracts.ways import run as run_here
 from tests.networks import network_of, task
-from tests.service.http.recordings import COUNTS, camera, csv
+from tests.service.http.recordings import COUNTS, camera, csv, npy
 from tests.serving import ROOT, serving
 
-Run = Callable[..., list[Any]]
 GOLDEN = ModelRepository(PRETRAINED).read("digits").golden  # encoded: its currents are the pixels, normalised
 RECORD = [("t", "<u4"), ("x", "<u2"), ("y", "<u2")]
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+def run(content: bytes, *arguments: str, status: int = 0) -> list[Any]:
     """Run the command on some input; returns the lines that it writes, or after `status` 1 its sentence."""
-    monkeypatch.setattr(logs, "configure", lambda *_: None)  # which is for a whole process
-
-    def run(content: bytes, *arguments: str, status: int = 0) -> list[Any]:
-        (tmp_path / "input").write_bytes(content)
-        capfd.readouterr()
-        with (tmp_path / "input").open() as file:
-            monkeypatch.setattr(sys, "stdin", file)
-            assert main(["--format", "json", *arguments]) == status
-        said = capfd.readouterr()
-        assert bool(said.err) == bool(status)
-        return (
-            [said.err] if status else [json.loads(line) if line[0] == "{" else line for line in said.out.splitlines()]
-        )
-
-    return run
-
-
-def npy(array: Any, **options: Any) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, **options)
-    return file.getvalue()
+    found, lines, sentence = run_here(["--format", "json", *arguments], content)
+    assert (found, bool(sentence)) == (status, bool(status))
+    return [sentence] if status else [json.loads(line) if line[0] == "{" else line for line in lines]
 
 
 def digits(count: int) -> Any:
@@ -57,7 +35,7 @@ def digits(count: int) -> Any:
     return np.random.default_rng(0).integers(0, 17, (count, 1, 8, 8)).astype(np.float32)
 
 
-def test_lines_arrays_and_requests_have_the_same_answers_as_a_server(run: Run) -> None:
+def test_lines_arrays_and_requests_have_the_same_answers_as_a_server() -> None:
     images = digits(200)  # more than one run takes
     with serving(PRETRAINED) as client:
         expected = client.post("/predict", json={"inputs": images.tolist()}).json()["predictions"]
@@ -68,7 +46,7 @@ def test_lines_arrays_and_requests_have_the_same_answers_as_a_server(run: Run) -
     assert run(npy(images[0]), "digits", "--engine", "reference") == expected[:1]
 
 
-def test_a_table_has_a_row_for_each_sample(run: Run) -> None:
+def test_a_table_has_a_row_for_each_sample() -> None:
     head, *rows = run(npy(digits(2)), "digits", "--format", "table")
     assert head.split() == ["answer", "probability", "operations"]
     assert [row.split()[:2] for row in rows] == [
@@ -89,7 +67,7 @@ ONE = npy(np.zeros((1, 64)))
         (b'[0]],"seed":1,"time_steps":9,"stop":null,"return":[],"x":[[0]\n', "line 1: "),
         (b"[" * 100, "line 1: "),
         (b"[0" + b",0" * 2**24, "line 1: has more than 16777216 bytes, expected at most as many (max_body_bytes)"),
-        (npy(NOT_NUMBERS, allow_pickle=True), "input: it is an .npy of Python objects, expected numbers"),
+        (npy(NOT_NUMBERS), "input: it is an .npy of Python objects, expected numbers"),
         (npy(np.array([["a"] * 64])), "input: it is an array of <U1, expected numbers"),
         (npy(np.full((1, 64), np.nan)), "input: inputs[0][0][0][0] is nan, expected 0 to 16"),
         (npy(17.0 * (np.arange(200) == 130)[:, np.newaxis] + np.zeros(64)), "input, from sample 128: inputs[2][0]"),
@@ -105,13 +83,13 @@ ONE = npy(np.zeros((1, 64)))
         (bytes(16), "input: it is event records, but model 'digits' does not say how recorded events become"),
     ],
 )
-def test_wrong_input_is_one_sentence_that_says_where(run: Run, content: bytes, sentence: str) -> None:
+def test_wrong_input_is_one_sentence_that_says_where(content: bytes, sentence: str) -> None:
     (said,) = run(content, "digits", "--engine", "reference", status=1)
     assert said.startswith(f"spikeserve: {sentence}")
     assert said.count("\n") == 1
 
 
-def test_a_wrong_bundle_is_a_sentence(run: Run) -> None:
+def test_a_wrong_bundle_is_a_sentence() -> None:
     for bundle in ("../digits", "nothing", "/etc"):
         assert f"bundle: '{bundle}' is no bundle's folder" in run(ONE, bundle, status=1)[0]
 
@@ -124,7 +102,7 @@ def letter() -> Any:
     return records
 
 
-def test_a_stream_has_a_line_for_each_window_and_ends_as_the_whole_run(run: Run) -> None:
+def test_a_stream_has_a_line_for_each_window_and_ends_as_the_whole_run() -> None:
     records = letter()
     *windows, end = run(records.tobytes(), "braille", "--window", "64", "--step-us", "5000")
     assert [each["window"] for each in windows] == [0, 1, 2, 3]
@@ -145,7 +123,7 @@ def test_a_stream_has_a_line_for_each_window_and_ends_as_the_whole_run(run: Run)
     assert "--step-us" in run(records.tobytes(), "braille", "--window", "64", status=1)[0]
 
 
-def test_values_whose_steps_lie_across_two_reads_are_those_of_their_steps(run: Run, tmp_path: Path) -> None:
+def test_values_whose_steps_lie_across_two_reads_are_those_of_their_steps(tmp_path: Path) -> None:
     fields = task(3, 1, 3, "current", low=0, high=1)
     publish(tmp_path, network_of([{"type": "IF", "name": "out"}], {}, **fields), "net")
     values = np.full((30_000, 3), [0.5, 0.25, 1], np.float32).tobytes()  # 12 bytes a step, of which no 2**16 are whole
@@ -163,7 +141,7 @@ def test_values_whose_steps_lie_across_two_reads_are_those_of_their_steps(run: R
         (b"", "it cannot be read as NPZ: EOF: reading magic string"),
     ],
 )
-def test_a_packed_recording_that_lies_is_a_sentence(run: Run, times: bytes, sentence: str) -> None:
+def test_a_packed_recording_that_lies_is_a_sentence(times: bytes, sentence: str) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("t.npy", times)
@@ -173,7 +151,7 @@ def test_a_packed_recording_that_lies_is_a_sentence(run: Run, times: bytes, sent
     assert said.count("\n") == 1
 
 
-def test_a_recordings_file_is_answered_as_its_events(run: Run, tmp_path: Path) -> None:
+def test_a_recordings_file_is_answered_as_its_events(tmp_path: Path) -> None:
     publish(tmp_path, camera(), "camera")
     (answer,) = run(csv(), str(tmp_path / "camera/1"))
     assert {unit: count for unit, count in enumerate(answer["spike_counts"]) if count} == COUNTS

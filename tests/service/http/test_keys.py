@@ -60,8 +60,7 @@ def test_each_key_that_is_set_opens_the_models(locked: TestClient, key: str) -> 
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
-    "path",
-    ["/predict", "/models", "/models/toy", "/metrics", "/docs/x", "/page", "/x", "/v2", "/v2/models/toy"],
+    "path", ["/predict", "/models", "/models/toy", "/metrics", "/docs/x", "/page", "/x", "/v2", "/v2/models/toy"]
 )
 def test_without_one_nothing_is_told(locked: TestClient, path: str, headers: dict[str, str]) -> None:
     answer = locked.get(path, headers=headers)

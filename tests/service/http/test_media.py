@@ -119,10 +119,9 @@ def test_a_bomb_is_unpacked_up_to_limit_or_free_memory(free: int, error: type[Se
 def test_another_type_is_415_and_says_which(client: TestClient, path: str, body: bytes, content_type: str) -> None:
     answer = client.post(path, content=body, headers={"Content-Type": content_type})
     arrays = "application/x-npy, application/vnd.spikeserve.events"
-    expected = {
-        UNLOAD: "application/json",
-        INFER: "application/json, application/octet-stream",
-    }.get(path, f"application/json, {arrays}, application/octet-stream")
+    expected = {UNLOAD: "application/json", INFER: "application/json, application/octet-stream"}.get(
+        path, f"application/json, {arrays}, application/octet-stream"
+    )
     what_to_send = f"{expected} or none; with curl, add -H 'content-type: application/json'"
     sentence = "charset=utf-8 or none" if "charset" in content_type else what_to_send
     assert (answer.status_code, answer.json()) == (

@@ -66,10 +66,7 @@ DESCRIBED: dict[str, tuple[Network, dict[str, Any]]] = {
     ),
     # A Linear of 2 × 3 weights that sees the same current at each step, and so counts once; a recurrent LIF of 3
     # neurons, 9 weights at each step, with a threshold of each; and a Linear of 3 × 2.
-    "deep": (
-        network_of(DEEP, ONES, **task(2, 3, "ab")),
-        {"dense_operations": {"once": 6, "per_step": 9 + 6}},
-    ),
+    "deep": (network_of(DEEP, ONES, **task(2, 3, "ab")), {"dense_operations": {"once": 6, "per_step": 9 + 6}}),
 }
 
 
