@@ -7,19 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import HealthCheck, assume, given, settings
 
-from benchmarks.training.ours import module_of
-from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Input, Readout
-from spikeserve.models.spec.nodes import Delay, Scale
-from spikeserve.training.config import NetworkConfig, Surrogate
+from spikeserve.training.config import NetworkConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import Architecture, build_architecture
 from spikeserve.training.fit.exact import round_to_grid
-from spikeserve.training.fit.surrogate import SurrogateThreshold
-from tests.networks import Case, dyadic_cases, network_of, task
+from tests.networks import network_of, task
 
 IMAGE = Input(shape=(1, 8, 8))
 
@@ -119,31 +113,6 @@ def test_a_layer_that_is_none_or_does_not_fit_is_refused(architecture: str, sent
     fields: dict[str, Any] = dict(field.split("=") for field in typed)
     with pytest.raises(InvalidConfig, match=sentence):
         built(text, **fields)
-
-
-SURROGATE = SurrogateThreshold(Surrogate.SUPERSPIKE, 10.0)
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(case=dyadic_cases())
-def test_a_training_network_gives_and_takes_what_any_stack_holds(case: Case) -> None:
-    # Whatever is drawn: its tensors come back bit for bit, and its outputs are those of the reference engine.
-    spec = case.network.spec
-    assume(case.inputs.batch and not any(node.several for node in spec.spiking_nodes))
-    before = ["input", *(node.name for node in spec.nodes)]
-    assume(all(spec.sources[node.name] == (name,) for name, node in zip(before, spec.nodes, strict=False)))
-    assume(not any(isinstance(node, Scale) or (isinstance(node, Delay) and not node.shared) for node in spec.nodes))
-    module = module_of(case.network).eval()
-    back = module.network()
-    assert back.spec == spec
-    assert {name: tensor.tolist() for name, tensor in back.tensors.items()} == {
-        name: tensor.tolist() for name, tensor in case.network.tensors.items()
-    }
-    with torch.no_grad():
-        activity = module(torch.from_numpy(case.inputs.steps), case.inputs.time_steps, SURROGATE)
-    expected, _ = ReferenceEngine(case.network).run(case.inputs)
-    if spec.readout == "spike_count":
-        assert activity.output.sum(dim=0).tolist() == expected.spike_counts.tolist()
 
 
 @pytest.mark.parametrize("kind", ["Multiply", "MatMul", "Concatenate"])

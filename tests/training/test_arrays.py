@@ -239,12 +239,11 @@ def test_a_sentence_says_what_is_wrong_about_sequences(tmp_path: Path, changed: 
 
 
 def test_times_beside_the_samples_are_equally_far_apart(tmp_path: Path) -> None:
-    even: dict[str, NDArray[Any]] = {"all": np.arange(12) / 3, "each": np.arange(12) + np.arange(40)[:, np.newaxis]}
-    even["each"] = np.where(np.arange(12) < OF_LENGTHS[:, np.newaxis], even["each"], -1)  # padded likewise
-    for time in even.values():
-        read(tmp_path, Coding.CURRENT, x=PADDED, y=Y, lengths=OF_LENGTHS, time=time)
+    each = np.arange(12) + np.arange(40)[:, np.newaxis]
+    each = np.where(np.arange(12) < OF_LENGTHS[:, np.newaxis], each, -1)  # padded likewise
     in_a_row = np.concatenate([np.arange(length) * 1.0 for length in OF_LENGTHS])
-    read(tmp_path, Coding.CURRENT, x=IN_A_ROW, y=Y, lengths=OF_LENGTHS, time=in_a_row)
+    for x, time in ((PADDED, np.arange(12) / 3), (PADDED, each), (IN_A_ROW, in_a_row)):
+        read(tmp_path, Coding.CURRENT, x=x, y=Y, lengths=OF_LENGTHS, time=time)
     in_a_row[OF_LENGTHS[0] + 2] += 0.1
     with pytest.raises(InvalidData, match=r"time: its steps are from .* to 1.1 long, expected equal ones"):
         read(tmp_path, Coding.CURRENT, x=IN_A_ROW, y=Y, lengths=OF_LENGTHS, time=in_a_row)

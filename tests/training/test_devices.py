@@ -110,22 +110,15 @@ def test_one_process_goes_on_with_what_two_began(divided: Divided, whole: list[E
 def test_products_in_bfloat16_leave_the_neurons_in_float32() -> None:
     # bfloat16 has 8 bits: a weight of 1 + 1/256 is 1 there. The autocast of the CPU stands for that of CUDA, and
     # fractions of spikes for what runs in plain PyTorch, as a layer on CUDA may.
-    connection, layer = (
-        torch.nn.Linear(1, 1, bias=False),
-        Neurons(LIF(name="n", decay=0.9, recurrent=Recurrent()), (1,)),
-    )
-    assert layer.recurrent is not None
+    connection = torch.nn.Linear(1, 1, bias=False)
+    layer = Neurons(LIF(name="n", decay=0.9, recurrent=Recurrent()), (1,))
+    found = []
     with torch.no_grad():
-        for weight in (connection.weight, layer.recurrent.weight):
+        for weight in (connection.weight, *layer.parameters()):
             weight.fill_(1 + 1 / 256)
         for enabled, expected in ((True, 1.0), (False, 1 + 1 / 256)):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
                 current = plain.connect(connection, torch.ones(2, 1, 1))
-                assert current.dtype == torch.float32
-                assert current.flatten().tolist() == [expected, expected]
-        found = []
-        for enabled in (True, False):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-                spikes, _ = layer(current, 2, SoftThreshold())
-            found.append(dense(spikes))
+                assert (current.dtype, current.flatten().tolist()) == (torch.float32, [expected] * 2)
+                found.append(dense(layer(torch.ones(2, 1, 1), 2, SoftThreshold())[0]))
     assert torch.equal(*found)

@@ -114,8 +114,3 @@ def test_batch_norm_and_delays_start_so_that_every_layer_fires(architecture: str
     module = fresh(rasters, architecture)
     for layer, rate in forward(module, rasters, HardThreshold()).firing_rates.items():
         assert 0.005 < rate < 0.4, layer
-
-
-def test_a_network_without_a_layer_that_fires_is_left_as_it_is(rasters: FloatArray) -> None:
-    module = fresh(rasters, "none")
-    assert torch.isfinite(neurons(module, "output").parameter("gain")).all()

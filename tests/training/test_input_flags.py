@@ -12,7 +12,6 @@ import h5py
 import nir
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from spikeserve.models.bundle.repository import ModelRepository
@@ -22,7 +21,6 @@ from spikeserve.models.spec import Input, OutOfRange, Readout, Scores
 from spikeserve.training.__main__ import app
 from spikeserve.training.importers.options import Options
 from tests.nir_graphs import lif, stack, written
-from tests.serving import serving
 from tests.sources import ROOT
 
 
@@ -70,18 +68,8 @@ def test_flags_that_say_nothing_are_refused_in_a_sentence(flags: dict[str, str],
 
 @pytest.fixture
 def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
     (tmp_path / "own_nets.py").write_text(
-        "import snntorch, torch\nfrom torch import nn\n\n"
-        "def factory():\n"
-        "    torch.manual_seed(3)\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(18, 16),\n"
-        "                         snntorch.Leaky(0.75, threshold=0.25, init_hidden=True),\n"
-        "                         nn.Linear(16, 3), snntorch.Leaky(0.5, threshold=0.125, init_hidden=True))\n\n"
-        "def regression():\n"
-        "    torch.manual_seed(3)\n"
-        "    leaky = snntorch.Leaky(0.75, threshold=0.25, init_hidden=True)\n"
-        "    return nn.Sequential(nn.Linear(4, 16), leaky, nn.Linear(16, 2))\n"
+        "from torch import nn\n\ndef factory():\n    return nn.Sequential(nn.Flatten(), nn.Linear(18, 3))\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -90,7 +78,7 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_import_says_which_values_its_input_takes_and_others_are_refused(nets: Path) -> None:
-    command = ("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 12, "--coding", "current",
+    command = ("torch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 12, "--coding", "current",
                "--repository", "r", "--name", "a")  # fmt: skip
     assert "Input: 2×3×3 values from 0 to 1; others are refused. For other data give --low and --high" in run(*command)
     spec = ModelRepository(nets / "r").read("a").network.spec
@@ -108,9 +96,9 @@ def test_every_import_takes_every_flag_of_the_input(nets: Path) -> None:
     flags = ("--low", "-8,-4", "--high", "8", "--mean", "2,0.5", "--std", "2,0.5", "--out-of-range", "clip",
              "--repository", "r", "--coding", "spikes", "--time-steps", 6, "--events")  # fmt: skip
     run("nir", graph, "--name", "nir", "--dialect", "nir", "--dt", "0.005", "--reset", "zero", *flags, "@events.json")
-    run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--name", "snntorch", *flags, json.dumps(camera))
+    run("torch", "own_nets:factory", "--input-shape", "2,3,3", "--name", "torch", *flags, json.dumps(camera))
     fields = {"low": (-8, -4), "high": 8, "scale": (0.5, 2), "offset": (-1, -1), "out_of_range": "clip"}
-    for name, shape, binning in (("nir", (2,), events | {"sensor": [2]}), ("snntorch", (2, 3, 3), camera)):
+    for name, shape, binning in (("nir", (2,), events | {"sensor": [2]}), ("torch", (2, 3, 3), camera)):
         declared = {"shape": shape, "events": binning, **fields}
         assert ModelRepository(Path("r")).read(name).task.input == Input.model_validate(declared)
 
@@ -162,24 +150,3 @@ def test_our_own_nir_file_keeps_its_input_and_readout_but_for_what_is_said(tmp_p
     assert (kept.coding, kept.readout, kept.scores, kept.units) == (
         "direct", Readout.LAST_MEMBRANE, Scores.VALUES, ("V", "V"),
     )  # fmt: skip
-
-
-REGRESSION = ("snntorch", "own_nets:regression", "--input-shape", "4", "--time-steps", 6, "--coding", "direct",
-              "--repository", "r", "--name", "arm")  # fmt: skip
-
-
-def test_a_network_that_ends_in_a_linear_answers_the_values_that_its_framework_gives(nets: Path) -> None:
-    run(*REGRESSION, "--readout", "mean", "--scores", "values", "--units", "rad,", "--labels", "angle,speed")
-    samples = np.random.default_rng(0).random((5, 4), np.float32)
-    network = __import__("own_nets").regression()
-    with torch.no_grad():
-        expected = torch.stack([network(torch.from_numpy(samples)) for _ in range(6)]).mean(dim=0)
-    with serving(nets / "r") as client:
-        answer = client.post("/predict", json={"inputs": samples.tolist()}).json()
-    assert (answer["names"], answer["units"]) == (["angle", "speed"], ["rad", ""])
-    found = [prediction["values"] for prediction in answer["predictions"]]
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
-    card = ModelRepository(nets / "r").read("arm").card
-    assert "angle (rad), speed" in card
-    assert "mean, as values" in card
-    assert "Classes" not in card

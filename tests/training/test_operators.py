@@ -91,25 +91,20 @@ def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int) -> None
     steps = (torch.rand(6, 3, 11, generator=generator) < 0.4).float()
     hidden, *readouts = nn.Linear(11, 40), nn.Linear(40, 5), nn.Linear(40, 20)
     with torch.no_grad():
-        for module in (hidden, *readouts):
-            for values in module.parameters():
-                values.copy_(dyadic(generator, *values.shape, largest=4))
+        for values in nn.ModuleList([hidden, *readouts]).parameters():
+            values.copy_(dyadic(generator, *values.shape, largest=4))
 
-    def run(compiled: bool) -> list[Tensor]:
-        link: Any
-        step: Any
-        link, step = (connect, scan) if compiled else (plain.connect, plain.scan)
+    def run(link: Any, step: Any) -> Any:
         spikes = step(PLAIN, parameters_of(PLAIN), link(hidden, steps), 6, SIGMOID)
         loss = torch.zeros(())
         for readout in readouts[:uses]:
             values = dense(step(PLAIN, parameters_of(PLAIN), link(readout, spikes), 6, SIGMOID))
             loss = loss + (values * torch.arange(values.numel()).view_as(values)).sum() / 64
-        gradients = torch.autograd.grad(loss, list(hidden.parameters()), retain_graph=True)
-        again = torch.autograd.grad(loss, list(hidden.parameters()))
-        assert all(torch.equal(one, other) for one, other in zip(gradients, again, strict=True))
-        return list(gradients)
+        gradients = [torch.autograd.grad(loss, list(hidden.parameters()), retain_graph=True) for _ in range(2)]
+        assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+        return gradients[0]
 
-    for found, expected in zip(run(compiled=True), run(compiled=False), strict=True):
+    for found, expected in zip(run(connect, scan), run(plain.connect, plain.scan), strict=True):
         assert expected.abs().max() > 0
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 

@@ -81,11 +81,6 @@ OF_LINEAR = "weights: Error(s) in loading state_dict for Linear: "
             {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)},
             OF_LINEAR + "size mismatch for weight: copying a param with shape ",
         ),
-        (
-            "weights",
-            {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)},
-            OF_LINEAR + 'Unexpected key(s) in state_dict: "more"',
-        ),
         ("optimiser", {}, "optimiser: is not the state of the network's parameters"),
         ("moment", torch.zeros(7, 7), "optimiser: is not the state of the network's parameters"),
     ],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.spec import Coding, Readout
+from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.plugins.frameworks.compare import random_encoded
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork
@@ -156,27 +156,22 @@ def served(found: ConvertedNetwork) -> tuple[FloatArray, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("way", "readout", "classes"),
+    ("way", "time_steps", "readout", "classes"),
     [
-        (lambda net, x: net.run(x).sum(0) / len(x), Readout.MEAN, SIZE),
-        (lambda net, x: net.run(x).sum(0) / TIME_STEPS, Readout.MEAN, SIZE),
-        (lambda net, x: net.run(x).sum(0).view(-1, 2, 3).sum(2), Readout.SUM, 2),  # groups, summed as at each step
+        (lambda net, x: net.run(x).sum(0) / len(x), TIME_STEPS, Readout.MEAN, SIZE),
+        (lambda net, x: net.run(x).sum(0) / TIME_STEPS, TIME_STEPS, Readout.MEAN, SIZE),
+        (lambda net, x: net.fc(x).sum(0), 1, Readout.SUM, SIZE),  # of one step there is no mean
+        (lambda net, x: net.run(x).sum(0).view(-1, 2, 3).sum(2), TIME_STEPS, Readout.SUM, 2),  # groups, at each step
         # Read in the order in which it is returned.
-        (lambda net, x: net.run(x).view(len(x), -1, 2, 3).transpose(2, 3).sum(0).flatten(1), Readout.SUM, SIZE),
+        (lambda net, x: net.run(x).view(len(x), -1, 2, 3).mT.sum(0).flatten(1), TIME_STEPS, Readout.SUM, SIZE),
     ],
 )
-def test_what_is_read_over_time_is_what_a_forward_makes_of_its_steps(way: Any, readout: Readout, classes: int) -> None:
-    read, steps = served(found := taken_in(Net(way), SIZE))
+def test_what_is_read_over_time_is_what_a_forward_makes_of_its_steps(
+    way: Any, time_steps: int, readout: Readout, classes: int
+) -> None:
+    read, steps = served(found := taken_in(Net(way), SIZE, time_steps=time_steps))
     assert (found.network.spec.readout, found.network.spec.classes) == (readout, classes)
     assert np.allclose(read, Net(way)(steps).detach(), atol=1e-5)
-
-
-def test_a_sum_over_one_step_is_no_mean() -> None:
-    for way, readout in (
-        (lambda net, x: net.fc(x).sum(0), Readout.SUM),
-        (lambda net, x: net.run(x).sum(0), Readout.SPIKE_COUNT),
-    ):
-        assert taken_in(Net(way), SIZE, time_steps=1).network.spec.readout is readout
 
 
 def doubled(values: Tensor) -> Tensor:
@@ -204,15 +199,6 @@ def doubled(values: Tensor) -> Tensor:
 )
 def test_what_a_forward_really_computes_is_compared_with_its_graph(way: Any, sentence: str) -> None:
     assert sentence in refusal(way)
-
-
-def test_a_network_that_takes_steps_and_one_sample_too_is_served_one_sample() -> None:
-    def either(net: Net, x: Tensor) -> Tensor:
-        return net.over_time(net.fc(x if x.dim() == 3 else x.unsqueeze(0).repeat(TIME_STEPS, 1, 1))).mean(0)
-
-    assert taken_in(Net(either), SIZE).network.spec.coding is Coding.DIRECT
-    assert taken_in(Net(either), SIZE, coding=Coding.SPIKES).network.spec.coding is Coding.SPIKES
-    assert taken_in(Net(lambda net, x: net.run(x)), SIZE).network.spec.coding is Coding.SPIKES
 
 
 # Of 4 × 3 × 5 values no two axes have one size, so that what is taken along another axis is of another shape.
