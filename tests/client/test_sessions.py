@@ -113,22 +113,6 @@ def test_a_state_goes_on_with_its_model_and_its_options(client: Client) -> None:
         assert [each.spike_counts for each in session.end()] == [[1, 0], [1, 0], [1, 0], [2, 0]]
 
 
-def test_a_state_before_the_first_window_goes_on_with_its_begin(client: Client) -> None:
-    recording = make_records([700, 1900, 2400], [0, 0, 1])
-    with client.session() as session:
-        nothing = session.state()  # before anything was sent
-        session.advance(500)
-        session.send(recording[:2])
-        early = session.state()
-    assert (nothing.t, early.t, early.window) == (None, 500, 0)
-    for state, end in ((nothing, 2700), (early, 2500)):
-        with client.resume(state) as session:
-            session.send(recording[recording["t"] >= (session.last_state.t or 0)])  # type: ignore[union-attr]
-            session.advance(3000)
-            (window,) = session
-            assert (window.t, window.window_counts) == (end, [1, 0])
-
-
 def test_an_option_that_there_is_not_is_refused(client: Client) -> None:
     with pytest.raises(InvalidOption, match="'window_step' is not an option of a session, expected 'window_steps'"):
         client.session(window_step=3)  # type: ignore[call-arg]

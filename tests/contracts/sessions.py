@@ -18,7 +18,7 @@ import numpy as np
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
-from spikeserve import Client
+from spikeserve import Client, SessionState
 from spikeserve.models.coding import encode
 from spikeserve.models.coding.records import Records, make_records
 from spikeserve.models.engines import Record
@@ -185,7 +185,8 @@ def the_client(server: Process, session: Session) -> tuple[Counts, Any]:
         for piece in session.records() if session.model == "spikes" else session.pieces:
             opened.send(piece)
         windows = list(opened) if session.moves else opened.end()
-        return [window.spike_counts for window in windows], opened.state() if session.moves else None
+        state = SessionState.from_json(opened.state().to_json()) if session.moves else None
+        return [window.spike_counts for window in windows], state
 
 
 def sequence_parts(session: Session) -> Iterator[tuple[FloatArray, dict[str, Any]]]:

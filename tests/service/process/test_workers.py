@@ -22,7 +22,6 @@ from tests.serving import Process, running
 pytestmark = pytest.mark.usefixtures("reference_engine")
 
 LOAD, UNLOAD = ("/v2/repository/models/toy/load", "/v2/repository/models/toy/unload")
-METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its metrics
 
 # The service, but that it waits only so long for a process that is stuck.
 IMPATIENT = """
@@ -377,38 +376,29 @@ def test_any_worker_tells_the_metrics_of_all_exactly(fresh: tuple[Server, Path, 
     assert told["spikeserve_samples_total"] == {each: before[each] for each in "02"}
 
 
-def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(shared: tuple[Server, Path]) -> None:
-    server, _ = shared
-    with server.stopped(1):
-        answer = httpx.get(f"{server.service.url}/metrics", timeout=METRICS_WAIT)
-    assert set(by_worker(answer.text)["process_open_fds"]) == {"0", "2"}
-    assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
-
-
-def test_nothing_is_changed_while_a_worker_is_stuck_and_the_answer_names_it(shared: tuple[Server, Path]) -> None:
+def test_while_a_worker_is_stuck_nothing_is_changed_nor_ready_and_metrics_leave_it_out(
+    shared: tuple[Server, Path],
+) -> None:
     server, root = shared
     before = server.versions()
     version = publish_next(root)
     with server.connected(0) as client:
-        with server.stopped(1):
-            refused = [client.post(LOAD), client.post(UNLOAD)]
+        with server.stopped(1), ThreadPoolExecutor(4) as threads:
+            paths = [("POST", LOAD), ("POST", UNLOAD), ("GET", "/health/ready"), ("GET", "/metrics")]
+            *refused, unready, metrics = threads.map(lambda path: client.request(*path), paths)
+        told = by_worker(metrics.text)
         for answer in refused:
             assert answer.status_code == 503
             assert answer.json() == {"error": "worker 1 does not answer, so nothing is changed"}
             assert int(answer.headers["Retry-After"]) > 0
+        assert (unready.status_code, unready.json()) == (503, {"error": "worker 1 does not answer"})
+        assert set(told["process_open_fds"]) == {"0", "2"}
+        while client.get("/health/ready").status_code != 200:
+            assert server.service.process.poll() is None
+        assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
         assert server.versions() == before
         load_at_last(client)
     assert server.versions() == [version] * 3
-
-
-def test_a_server_is_not_ready_while_a_worker_is_stuck_and_the_answer_names_it(shared: tuple[Server, Path]) -> None:
-    server, _ = shared
-    with server.connected(0) as client:
-        with server.stopped(1):
-            unready = client.get("/health/ready")
-        assert (unready.status_code, unready.json()) == (503, {"error": "worker 1 does not answer"})
-        while client.get("/health/ready").status_code != 200:
-            assert server.service.process.poll() is None
 
 
 def test_a_supervisor_that_is_stuck_keeps_nobody_waiting(shared: tuple[Server, Path]) -> None:
