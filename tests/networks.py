@@ -99,9 +99,6 @@ class Case:
         ]
 
 
-unit_floats = st.floats(0, 1, width=32)
-
-
 NODES: dict[str, Any] = {node.model_fields["type"].default: node for node in get_args(get_args(Node)[0])}
 FIRING = tuple(node.model_fields["type"].default for node in get_args(Spiking))
 ADAPTIVE = tuple(node.__name__ for node in get_args(Spiking) if issubclass(node, Adaptive))
@@ -116,7 +113,27 @@ CONNECTIONS = {
     3: ["Conv2d"] * 4 + ["ConvTranspose2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", "Permute"] + ANYWHERE,
 }
 JOINS = ["Multiply", "Concatenate", "MatMul"]
-GROWTH = {"curvature": (0, 2**-6), "critical": (0, 2), "sharpness": (1, 4)}
+# Where each parameter is drawn from, and a number that changes nothing, which is drawn more often.
+RANGES: dict[str, tuple[float, float, float | None]] = {
+    **dict.fromkeys(("decay", "syn_decay", "adapt_decay", "exc_decay", "inh_decay"), (0, 1, None)),
+    **dict.fromkeys(("rate", "syn_rate", "adapt_rate"), (0, 1, None)),
+    **{"adapt_spike": (0, 1, 1), "adapt_gain": (0, 2, None), "adapt_coupling": (-1, 2, None), "tau": (1, 8, None)},
+    **{"gain": (-2, 2, 1), "syn_gain": (-2, 2, 1), "drive": (-0.5, 0.5, 0), "leak": (-0.5, 0.5, 0)},
+    **{"start": (-1, 1, 0), "reset_value": (-1, 1, 0), "floor": (-2, 0.5, None), "refractory": (0, 3, None)},
+    **{"curvature": (0, 2**-6, None), "critical": (0, 2, None), "sharpness": (1, 4, None)},
+    **{"threshold": (0.125, 2, None), "cosine": (-1, 1, None), "sine": (-1, 1, None)},
+}
+
+
+def range_of(name: str, node: dict[str, Any]) -> tuple[float, float, float | None]:
+    """Return the row of a node's parameter."""
+    if name == "rate" and node.get("charge") == rules.Charge.FILTER:
+        return 0, 2**-6, None  # given much, it grows by the product
+    if name == "threshold" and node.get("fire") == rules.Fire.MULTIPLE:
+        return 4, 9, None  # which keeps the counts of several spikes, and so the sums over them, within float32
+    return RANGES[name]
+
+
 EXPONENTIALS = (rules.Charge.EXPONENTIAL, rules.Charge.EXPONENTIAL_INPUT_FIRST)
 ROOM = 12  # bits of both signals of a product: with those of the layers behind it they stay within a float32's 24
 NOT_DYADIC = 1000  # bits of what no sum is exact of
@@ -126,8 +143,11 @@ NOT_DYADIC = 1000  # bits of what no sum is exact of
 def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = None) -> dict[str, Any]:
     """Draw a neuron node as JSON, with scalar or per-neuron parameters, of any charge, synapse, reset and timing."""
 
-    def parameter(values: st.SearchStrategy[float]) -> Any:
-        return draw(st.one_of(values, st.just("per_neuron")))
+    def take(*names: str, absent: bool = False) -> None:
+        for name in names:
+            low, high, usual = range_of(name, node)
+            often = [st.none(), st.none()] if absent else [] if usual is None else [st.just(float(usual))]
+            node[name] = draw(st.one_of(*often, st.floats(low, high, width=32), st.just("per_neuron")))
 
     node: dict[str, Any] = {"type": kind, "name": name}
     if inputs:
@@ -135,66 +155,42 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
     if kind in PROGRAMS:
         return node | draw(programs(spiking=kind == "Neuron"))
     if kind == "Alpha":
-        node |= {"exc_decay": parameter(unit_floats), "inh_decay": parameter(unit_floats)}
-        node |= {"gain": parameter(st.floats(-2, 2, width=32)), "threshold": parameter(st.floats(0.125, 2, width=32))}
+        take("exc_decay", "inh_decay", "gain", "threshold")
         return node | {"fire": draw(st.sampled_from([*rules.Fire][:2])), "reset": draw(st.sampled_from(rules.Reset))}
     if kind == "RF":
-        turns = st.floats(-1, 1, width=32)
-        node |= {"decay": parameter(unit_floats), "cosine": parameter(turns), "sine": parameter(turns)}
-    if kind != "Threshold":
-        node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
-        node["start"] = parameter(st.one_of(st.just(0.0), st.floats(-1, 1, width=32)))
+        take("decay", "cosine", "sine")
     leaky = issubclass(NODES[kind], Leaky)
     charge = draw(st.sampled_from(_charges(kind))) if leaky else rules.Charge.DECAY
     if leaky:
         node["charge"] = charge
-        parameters = draw(st.sampled_from(rules.LEAKS[charge]))
-        # A filter that is given much grows by the product, so that its rate is small.
-        rates = st.floats(0, 2**-6, width=32) if charge is rules.Charge.FILTER else unit_floats
-        node[parameters] = parameter(st.floats(1, 8, width=32) if parameters == "tau" else rates)
-    for name in rules.GROWS.get(charge, ()):
-        node[name] = parameter(st.floats(*GROWTH[name], width=32))
-    if kind != "Threshold":
-        for rest in rules.RESTS[charge]:
-            node[rest] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
+        take(draw(st.sampled_from(rules.LEAKS[charge])))
+    take(*rules.GROWS.get(charge, ()), *(("gain", "start", *rules.RESTS[charge]) if kind != "Threshold" else ()))
     synapse = draw(st.sampled_from(rules.Synapse)) if "Cuba" in kind else None
     if synapse:
-        node |= {"synapse": synapse, rules.FLOWS[synapse]: parameter(unit_floats)}
-        node["syn_gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
+        node["synapse"] = synapse
+        take(rules.FLOWS[synapse], "syn_gain")
+    grows = charge in rules.GROWS  # which only a reset to a value keeps from running away
     if kind in FIRING:
-        grows = charge in rules.GROWS  # which only a reset to a value keeps from running away
-        node["fire"] = fire = draw(st.sampled_from([*rules.Fire][:2] if grows else rules.Fire))
-        # A large threshold keeps the counts of several spikes, and so the sums over them, within float32.
-        node["threshold"] = parameter(
-            st.floats(4, 9, width=32) if fire is rules.Fire.MULTIPLE else st.floats(0.125, 2, width=32)
-        )
+        node["fire"] = draw(st.sampled_from([*rules.Fire][:2] if grows else rules.Fire))
+        take("threshold")
     if kind == "AdLIF":
-        node |= {"decay": parameter(unit_floats), "adapt_decay": parameter(unit_floats)}
-        node |= {"adapt_coupling": parameter(st.floats(-1, 2, width=32)), "adapt_spike": parameter(unit_floats)}
+        take("decay", "adapt_decay", "adapt_coupling", "adapt_spike")
     if kind in ADAPTIVE:
         opposes = charge is rules.Charge.EXPONENTIAL
         adapt = draw(st.sampled_from([each for each in rules.Adapt if opposes or each is not rules.Adapt.CURRENT]))
-        node |= {"adapt": adapt, rules.FORGETS[adapt][0]: parameter(unit_floats)}
-        node["adapt_gain"] = parameter(st.floats(0, 2, width=32))
-        if adapt is rules.Adapt.CURRENT:
-            node["adapt_coupling"] = parameter(st.floats(-1, 2, width=32))
-        if adapt is rules.Adapt.COUNT:
-            node["adapt_spike"] = parameter(st.one_of(st.just(1.0), st.floats(0, 1, width=32)))
+        node["adapt"] = adapt
+        more = {rules.Adapt.CURRENT: ("adapt_coupling",), rules.Adapt.COUNT: ("adapt_spike",)}
+        take(rules.FORGETS[adapt][0], "adapt_gain", *more.get(adapt, ()))
     if kind in FIRING and kind != "Threshold":
         reset = rules.Reset.VALUE if grows else draw(st.sampled_from(rules.Reset))
-        at_once = fire is rules.Fire.MULTIPLE or not NODES[kind].resets_late or charge in EXPONENTIALS
+        several = node["fire"] is rules.Fire.MULTIPLE
+        at_once = several or not NODES[kind].resets_late or charge in EXPONENTIALS
         timings = (rules.ResetTiming.SAME_STEP,) if at_once else rules.RESET_TIMINGS[reset]
         sums = charge is rules.Charge.DECAY if synapse is None else synapse in rules.SUMS
-        node |= {
-            "reset": reset,
-            "reset_timing": draw(st.sampled_from(timings)),
-            "floor": draw(st.one_of(st.none(), st.none(), st.floats(-2, 0.5, width=32), st.just("per_neuron"))),
-            "recurrent": draw(st.one_of(st.none(), recurrences(sums=sums))),
-        }
-        if fire is not rules.Fire.MULTIPLE and node["reset_timing"] is rules.ResetTiming.SAME_STEP:
-            node["refractory"] = draw(st.one_of(st.none(), st.none(), st.floats(0, 3, width=32), st.just("per_neuron")))
-        if reset is rules.Reset.VALUE:
-            node["reset_value"] = parameter(st.floats(-1, 1, width=32))
+        node |= {"reset": reset, "reset_timing": draw(st.sampled_from(timings))}
+        node["recurrent"] = draw(st.one_of(st.none(), recurrences(sums=sums)))
+        take("floor", *(["refractory"] if not several and node["reset_timing"] == "same_step" else []), absent=True)
+        take(*(["reset_value"] if reset is rules.Reset.VALUE else []))
     return node
 
 
@@ -536,27 +532,14 @@ def _whole(rng: np.random.Generator, shape: Shape, bits: int) -> FloatArray:
 
 
 def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic: bool) -> FloatArray:
-    match name.rpartition(".")[2]:
-        case "exc_decay" | "inh_decay":
-            return rng.random(shape, np.float32)
-        case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "adapt_rate" | "adapt_spike" | "rate" | "syn_rate":
-            small = getattr(node, "charge", None) is rules.Charge.FILTER and name.endswith(".rate")
-            return rng.random(shape, np.float32) / np.float32(64 if small else 1)
-        case "cosine" | "sine":
-            return 2 * rng.random(shape, np.float32) - 1
-        case "tau":
-            return 1 + 7 * rng.random(shape, np.float32)
-        case "threshold":
-            return rng.random(shape, np.float32) + np.float32(4 if node.several else 0.125)
-        case "curvature":
-            return rng.random(shape, np.float32) / np.float32(64)
-        case "sharpness":
-            return 1 + 3 * rng.random(shape, np.float32)
-        case "gain" | "syn_gain" | "drive" | "leak" | "critical" | "reset_value" | "floor" | "start" | "adapt_coupling":
-            return rng.random(shape, np.float32) - np.float32(0.5)
+    parameter = name.rpartition(".")[2]
+    match parameter:
         case "delay" | "refractory":
             return rng.integers(0, 5, shape).astype(np.float32)
         case "scale" | "offset":
             return (rng.integers(-2, 3, shape) / (2 if dyadic else 3)).astype(np.float32)
+        case known if known in RANGES:
+            low, high, _ = range_of(parameter, dict(node))
+            return (low + (high - low) * rng.random(shape, np.float32)).astype(np.float32)
         case _:
             return _values(rng, shape, dyadic)

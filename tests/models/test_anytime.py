@@ -17,10 +17,8 @@ from spikeserve.models.engines.anytime import (
     Calibration,
     StopRule,
     check_rule,
-    checks,
     confident,
     decided,
-    lead,
     run_anytime,
     run_until,
 )
@@ -180,14 +178,6 @@ def test_the_first_spike_decides(engine: str) -> None:
     assert result.class_index.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(
-    ("readout", "fire"), [("spike_count", "multiple"), ("max_membrane", "at_threshold"), ("last", "at_threshold")]
-)
-def test_what_has_no_bound_runs_to_its_end_at_once(readout: str, fire: str) -> None:
-    rule = decided(three(readout, fire).spec, 8)
-    assert rule.checks == (8,)
-
-
 def test_a_run_is_decided_only_from_its_half_on() -> None:
     # No lead is more than the steps taken, so that up to the half of 100 steps it is no more than what remains; then
     # after an eighth of the run, thirteen steps, and after twice as many.
@@ -220,19 +210,6 @@ def test_confident_samples_end_where_their_lead_is_enough_for_each_remaining_ste
     assert np.asarray(result.steps_used).tolist() == [3, 5]
     looked = run_anytime(EventEngine(network), inputs, StopRule.CONFIDENT, calibration(0.5, 2, 4))
     assert np.asarray(looked.steps_used).tolist() == [6, 6]  # after 2 steps the leads are 2 and 1, and 3 are needed
-
-
-def test_the_lead_of_a_mean_is_that_of_its_sum() -> None:
-    readout = np.array([[0.5, 0.25, 0.0], [0.0, 1.0, 1.0]], np.float32)
-    assert lead(readout, 4, three("mean").spec).tolist() == [1.0, 0.0]
-    assert lead(readout, 4, three("sum").spec).tolist() == [0.25, 0.0]
-    assert lead(readout[:, :1], 4, three("sum").spec).tolist() == [np.inf, np.inf]  # of one class
-
-
-def test_a_run_is_looked_at_from_first_on_and_at_its_end() -> None:
-    assert checks(3, 2, 16) == (3, 5, 9, 16)  # then come 2, 4 and 8 steps, of which 7 are left
-    assert checks(2, 1, 5) == (2, 3, 5)
-    assert checks(8, 1, 8) == (8,)
 
 
 def test_rate_coding_draws_the_spikes_of_a_whole_run() -> None:

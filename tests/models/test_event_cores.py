@@ -70,16 +70,6 @@ def test_no_thread_is_asked_for_where_other_processes_keep_all_cores_busy() -> N
     assert Idle()() <= (os.cpu_count() or 1) - 1  # this thread runs
 
 
-def test_what_a_helper_holds_is_free_for_no_other_run_until_it_is_done() -> None:
-    cores = Cores(3)
-    with cores:
-        first = cores.helpers(1e6, 2)
-        assert (first, cores.helpers(1e6, 8)) == (1, 1)
-        assert cores.helpers(1e6, 8) == 0
-        cores.share(1, int)
-        assert cores.helpers(1e6, 8) == 1
-
-
 def test_work_is_called_on_several_threads_at_the_same_time_and_awaited() -> None:
     cores, together, caller, done = Cores(3), threading.Barrier(3), threading.current_thread(), list[str]()
 

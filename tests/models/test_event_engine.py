@@ -6,7 +6,6 @@ from numba.core.runtime import _nrt_python, rtsys
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.event import call, currents
-from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.compiled import Kernel, engine_kernels
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -49,24 +48,6 @@ def test_a_run_gets_more_room_where_the_arena_has_none(kind: str, monkeypatch: p
     result, after = engine.run(inputs, record=EVERYTHING)
     assert_same(result, whole)
     assert_same_state(after, state)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_large_batch_runs_no_more_parts_at_once_than_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    alive, most = [], []
-
-    class Watched(Call):
-        def run_part(self, first: int, end: int) -> None:
-            alive.append(first)
-            most.append(len(alive))
-            super().run_part(first, end)
-            alive.remove(first)
-
-    monkeypatch.setattr("spikeserve.models.engines.event.call.CHUNK_BYTES", 1)
-    monkeypatch.setattr("spikeserve.models.engines.event.engine.Call", Watched)
-    EventEngine(layer(neurons=20), threads).run(raster(0.1, 40, layer()))
-    assert len(most) == 40
-    assert max(most) <= threads
 
 
 @every_run

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.neurons import program_of
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.expressions import Expression, leaf
+from spikeserve.models.spec.expressions import leaf
 from spikeserve.models.spec.nodes import Neuron, ProgramBase
 from spikeserve.models.spec.program import InvalidProgram, read, write
 from tests.networks import Case, dyadic_cases
@@ -117,26 +118,15 @@ def test_states_that_change_places_are_written_by_way_of_another_name() -> None:
 
 
 def test_threads_that_make_the_same_expression_make_one() -> None:
-    names = [f"name{number}" for number in range(20_000)]
-    found: list[list[Expression]] = []
-    together = threading.Barrier(4)
-
-    def make() -> None:
-        together.wait()
-        found.append([leaf(name) for name in names])
-
-    interval = sys.getswitchinterval()
+    names, together, interval = [f"name{n}" for n in range(20_000)], threading.Barrier(4), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    threads = [threading.Thread(target=make) for _ in range(4)]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(4) as pool:
+            first, *others = pool.map(lambda _: (together.wait(), [leaf(name) for name in names])[1], range(4))
     finally:
         sys.setswitchinterval(interval)
-    for others in found[1:]:
-        assert all(one is other for one, other in zip(found[0], others, strict=True))
+    for other in others:
+        assert all(one is another for one, another in zip(first, other, strict=True))
 
 
 def neuron(**fields: Any) -> dict[str, Any]:

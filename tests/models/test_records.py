@@ -13,7 +13,6 @@ from spikeserve.models.coding import records as module
 from spikeserve.models.coding.records import (
     EventBinner,
     StepEvents,
-    binner,
     make_records,
     records_of,
     times_of,
@@ -53,26 +52,6 @@ def test_a_step_is_the_time_since_the_first_event_and_a_unit_is_polarity_row_and
     assert recording(CAMERA, *events, start=4001) == [(0, 23, 1), (1, 1, 1)]  # 5000 is 999 after it, 6000 is 1999
 
 
-def test_several_events_of_an_input_in_a_step_count_once_or_are_counted() -> None:
-    events = (0, 1, 1, 0), (1, 1, 1, 0), (2, 1, 1, 1), (1500, 1, 1, 0)
-    assert recording(CAMERA, *events) == [(0, 5, 1), (0, 17, 1), (1, 5, 1)]
-    counting = CAMERA.model_copy(update={"rule": EventRule.COUNT})
-    assert recording(counting, *events) == [(0, 5, 2), (0, 17, 1), (1, 5, 1)]
-
-
-@pytest.mark.parametrize(
-    ("polarity", "found"),
-    [
-        (Polarity.CHANNELS, [(0, 0, 1), (0, 17, 1)]),
-        (Polarity.MERGED, [(0, 0, 1), (0, 5, 1)]),
-        (Polarity.ON, [(0, 5, 1)]),
-        (Polarity.OFF, [(0, 0, 1)]),
-    ],
-)
-def test_the_polarity_is_a_channel_or_is_left_out(polarity: Polarity, found: list[Any]) -> None:
-    assert recording(CAMERA.model_copy(update={"polarity": polarity}), (0, 0, 0, 0), (0, 1, 1, 1)) == found
-
-
 def test_a_crop_comes_before_the_bins_and_what_is_outside_of_it_is_dropped() -> None:
     # Columns 1 to 3 of 0 to 3 and rows 1, 2: bins of 2 make 2 columns (1 and 2; 3) and one row, so 4 units.
     cropped = EventBinning(step_us=1000, sensor=(4, 3), crop=(1, 1, 3, 2), bin=2)
@@ -95,11 +74,6 @@ def test_an_event_outside_of_the_sensor_is_named_wherever_its_time_is(x: int, y:
     sentence = rf"^inputs\[0\]: event 2 is at x {x}, y {y}, expected x 0 to 3 and y 0 to 2, the sensor of 4×3 that"
     with pytest.raises(InvalidInput, match=sentence):
         recording(CAMERA, (0, 3, 2, 1), (0, 0, 0, 0), (10**9, x, y, p), where="inputs[0]")
-
-
-def test_later_events_are_dropped_and_a_recording_begins_at_its_earliest() -> None:
-    events = (2000, 0, 0, 0), (0, 1, 0, 0), (2999, 2, 0, 0), (3000, 3, 0, 0)
-    assert recording(CAMERA, *events) == [(0, 1, 1), (2, 0, 1), (2, 2, 1)]
 
 
 def test_the_origin_may_be_time_zero_and_a_recording_that_has_nothing_in_its_steps_is_refused() -> None:
@@ -198,7 +172,3 @@ def test_every_way_to_bin_is_that_of_a_plain_loop(data: st.DataObject) -> None:
             patch.setattr(module, "BLOCK", block)
             patch.setattr(module, "SPARSE", sparse)
             assert listed(EventBinner(events).between(records, times, start, steps)) == expected
-
-
-def test_binners_are_shared() -> None:
-    assert binner(CAMERA) is binner(EventBinning(step_us=1000, sensor=(4, 3)))

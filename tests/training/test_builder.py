@@ -20,7 +20,6 @@ from spikeserve.training.errors import InvalidGraph, NotConvertible
 from spikeserve.training.importers import connections
 from spikeserve.training.importers.builder import Builder, Draft
 from spikeserve.training.importers.options import Options
-from tests.nir_graphs import spikes_of
 from tests.plugins.frameworks.plain_network import Spike, taken_in
 from tests.same import EVERYTHING
 
@@ -33,17 +32,6 @@ def threshold(value: Any, shape: tuple[int, ...] = (2,)) -> Network:
         builder.add(Draft("flat", nodes.Flatten))
         builder.add(Draft("last", nodes.IF))
     return builder.network(Options(), dt=None)
-
-
-def test_a_node_may_take_the_sum_of_several_that_are_named() -> None:
-    # A residual sum: the input, and twice the input. Both 1 give 3, which reaches the threshold; 0.5 gives 1.5.
-    builder = Builder((1,))
-    twice = builder.add(connections.linear("twice", np.array([[2.0]]), None))
-    builder.add(Draft("out", nodes.IF, {"threshold": 3.0}), ["input", twice])
-    network = builder.network(Options(time_steps=1), dt=None)
-    assert [node.inputs for node in network.spec.nodes] == [None, ("input", "twice")]
-    assert spikes_of(network, [[1.0]])["out"].tolist() == [[1.0]]
-    assert spikes_of(network, [[0.5]])["out"].tolist() == [[0.0]]
 
 
 def test_shapes_that_cannot_be_summed_are_one_sentence() -> None:
@@ -87,20 +75,6 @@ def test_a_parameter_that_cannot_be_served_names_the_node(value: Any, sentence: 
         threshold(value)
     assert str(refused.value).startswith(sentence)
     assert "\n" not in str(refused.value)
-
-
-def test_delays_are_whole_numbers_of_steps() -> None:
-    builder = Builder((2,))
-    builder.add(Draft("same", nodes.Delay, {"delay": np.full(2, 3.0)}))
-    builder.add(Draft("apart", nodes.Delay, {"delay": np.array([1.0, 2.0])}))
-    assert [node.delay for node in builder.nodes if isinstance(node, nodes.Delay)] == [3, "per_neuron"]
-
-
-@pytest.mark.parametrize(
-    ("kernel", "kinds"), [((2, 2), ["SumPool2d"]), ((4, 1), ["SumPool2d"]), ((3, 3), ["AvgPool2d", "Scale"])]
-)
-def test_an_average_is_a_sum_only_where_that_does_not_round(kernel: tuple[int, int], kinds: list[str]) -> None:
-    assert [draft.kind.__name__ for draft in connections.sum_by_averaging("pool", kernel, kernel)] == kinds
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from spikeserve.training.fit.operators import dense
 from spikeserve.training.library import (
     LI,
     LIF,
-    AdLIF,
     Integrator,
     Neuron,
     fire,
@@ -104,66 +103,6 @@ def same_runs(layers: list[nn.Module], size: int, density: float) -> None:
     assert all(found.abs().sum() > 0 for found in runs[0])
     for others in runs[1:]:
         assert all(torch.equal(one, other) for one, other in zip(runs[0], others, strict=True))
-
-
-class Spike(torch.autograd.Function):
-    """A spike with the gradient of SuperSpike, written down once more."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return (x >= 0).float()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return gradients[0] / (1 + 10 * x.abs()) ** 2
-
-
-def assert_same(spikes: Tensor, leaves: list[Tensor], expected: Tensor, expected_leaves: list[Tensor]) -> None:
-    """Assert that spikes are the expected ones, and but for rounding their gradients at each pair of leaves."""
-    assert torch.equal(spikes, expected)
-    assert 0.01 < spikes.detach().mean() < 0.5
-    factors = torch.randn_like(expected)
-    ours, theirs = ((spikes * factors).sum(), leaves), ((expected * factors).sum(), expected_leaves)
-    for place, (one, other) in enumerate(zip(*(torch.autograd.grad(*each) for each in (ours, theirs)), strict=True)):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.detach().abs().max())), place
-
-
-def test_gradients_are_those_of_the_same_equations_in_plain_pytorch() -> None:
-    torch.manual_seed(0)
-    layer = Neuron(33, learn=LEARNED, **ADLIF)
-    x = torch.randn(40, 6, 33, requires_grad=True)
-    alpha, beta, a, b, threshold = given = [torch.full((33,), ADLIF[name], requires_grad=True) for name in LEARNED]
-    v, w, spikes = torch.zeros(6, 33), torch.zeros(6, 33), []
-    for current in x:
-        u = alpha * v + (1 - alpha) * (current - w)
-        s = Spike.apply(u - threshold)  # type: ignore[no-untyped-call]
-        v, w = u - threshold * s.detach(), beta * w + (1 - beta) * (a * u + b * s.detach())
-        spikes.append(s)
-    learned = [layer.get_parameter(f"neurons.learned.own_{name}") for name in LEARNED]
-    assert_same(layer(x), [x, *learned], torch.stack(spikes), [x, *given])
-
-
-@pytest.mark.parametrize("reset", ["subtract", "value"])
-def test_the_named_adlif_trains_by_its_equations_in_plain_pytorch(reset: str) -> None:
-    torch.manual_seed(0)
-    start: dict[str, Any] = {"decay": 0.75, "adapt_decay": 0.9, "adapt_coupling": 0.5, "adapt_spike": 1.0}
-    layer = AdLIF(33, **start, threshold=0.25, reset=reset, recurrent=True, learn=[*start])
-    recurrent = layer.neurons.recurrent
-    assert recurrent is not None
-    x = torch.randn(40, 6, 33, requires_grad=True)
-    alpha, beta, a, b = (layer.neurons.parameter(name) for name in start)
-    v, w, s, spikes = torch.zeros(6, 33), torch.zeros(6, 33), torch.zeros(6, 33), []
-    for current in x:
-        u = alpha * v + (1 - alpha) * (current + recurrent(s) - w)
-        s = Spike.apply(u - 0.25)  # type: ignore[no-untyped-call]
-        v = u - 0.25 * s if reset == "subtract" else u * (1 - s)
-        w = beta * w + (1 - beta) * (a * v + b * s)
-        spikes.append(s)
-    leaves = [x, *layer.parameters()]
-    assert len(leaves) == 6
-    assert_same(layer(x), leaves, torch.stack(spikes), leaves)
 
 
 def test_a_parameter_that_the_step_bounds_learns_within_its_bounds() -> None:

@@ -68,37 +68,51 @@ def test_a_normalisation_or_window_that_is_no_power_of_two_is_said_to_end_it(sca
     assert not round_to_grid(digits_network(0, scale, kernel)).exact
 
 
-@pytest.mark.parametrize(
-    ("nodes", "exact"),
-    [
-        ([{"type": "Delay", "delay": 2}, {"type": "Scale", "scale": 0.75}], True),
-        ([{"type": "Scale", "scale": 0.3}], False),  # of 24 bits, which leave the weights none
-        ([{"type": "Threshold"}], True),
-        ([{"type": "Threshold", "fire": "multiple"}], False),  # nobody knows how many spikes at most
-    ],
-)
-def test_what_stands_between_the_weights_keeps_or_ends_it(nodes: list[dict[str, Any]], exact: bool) -> None:
-    between = [node | {"name": f"n{index}"} for index, node in enumerate(nodes)]
+FC: dict[str, Any] = {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}
+SERIES: dict[str, Any] = {"low": -4, "high": 4, "coding": "current"}
+# Nodes before the neuron, fields around them, and whether its sums are exact in any order once weights are rounded.
+ROUNDED: list[tuple[list[dict[str, Any]], dict[str, Any], bool]] = [
+    *(
+        ([{"name": "before", "type": kind} | fields, FC], {}, exact)
+        for kind, fields, exact in (
+            ("Delay", {"delay": 2}, True),
+            ("Scale", {"scale": 0.75}, True),
+            ("Scale", {"scale": 0.3}, False),  # of 24 bits, which leave the weights none
+            ("Threshold", {}, True),
+            ("Threshold", {"fire": "multiple"}, False),  # nobody knows how many spikes at most
+        )
+    ),
+    *(
+        ([FC], SERIES | declared, exact)
+        for declared, exact in (
+            ({"scale": [0.5, 0.75]}, True),
+            ({"scale": [0.5, 0.1]}, False),  # of 24 bits
+            ({"scale": 0.5, "offset": [0.25, 0.1]}, False),
+            ({"scale": [0.1, 0.3], "offset": 0.7, "resolution": 2**-6}, True),
+            ({"scale": 0, "offset": [0, 0.5]}, True),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("nodes", "around", "exact"), ROUNDED)
+def test_sums_are_said_to_be_exact_where_nothing_before_them_takes_their_bits(
+    nodes: list[dict[str, Any]], around: dict[str, Any], exact: bool
+) -> None:
     network = network_of(
-        [*between, {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}, CUBA | {"name": "out"}],
+        [*nodes, CUBA | {"name": "out"}],
         {"fc.weight": [[0.1, -0.7]], "fc.bias": [0.3]},
-        **task(2, 2, 1, "spikes"),
+        **task(2, 2, 1, **{"coding": "spikes"} | around),
     )
     assert round_to_grid(network).exact is exact
 
 
 def test_two_connections_that_meet_are_said_to_end_it_where_their_sum_leaves_24_bits() -> None:
     # Each is exact by itself, on a grid of its own: multiples of 2**-24 up to 0.75, and of 2**-14 up to 768.
-    linear = {"type": "Linear", "in_features": 1, "out_features": 1, "bias": False, "inputs": ["input"]}
-    network = network_of(
-        [
-            linear | {"name": "small"},
-            linear | {"name": "large"},
-            {"type": "IF", "name": "out", "inputs": ["small", "large"]},
-        ],
-        {"small.weight": [[0.75]], "large.weight": [[768]]},
-        **task(1, 1, 1, "spikes"),
-    )
+    linear = FC | {"in_features": 1, "bias": False, "inputs": ["input"]}
+    out = {"type": "IF", "name": "out", "inputs": ["small", "large"]}
+    nodes = [linear | {"name": "small"}, linear | {"name": "large"}, out]
+    network = network_of(nodes, {"small.weight": [[0.75]], "large.weight": [[768]]}, **task(1, 1, 1, "spikes"))
     assert not round_to_grid(network).exact
 
 
@@ -124,25 +138,6 @@ def test_a_mean_of_four_spikes_comes_in_quarters_so_that_the_weights_after_it_lo
 def test_every_coding_has_its_grid(coding: Coding) -> None:
     network = digits_network(0)
     assert round_to_grid(Network(network.spec.model_copy(update={"coding": coding}), network.tensors)).exact
-
-
-@pytest.mark.parametrize(
-    ("declared", "exact"),
-    [
-        ({"scale": [0.5, 0.75]}, True),
-        ({"scale": [0.5, 0.1]}, False),  # of 24 bits
-        ({"scale": 0.5, "offset": [0.25, 0.1]}, False),
-        ({"scale": [0.1, 0.3], "offset": 0.7, "resolution": 2**-6}, True),
-        ({"scale": 0, "offset": [0, 0.5]}, True),
-    ],
-)
-def test_a_resolution_makes_any_normalisation_exact(declared: dict[str, Any], exact: bool) -> None:
-    network = network_of(
-        [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}, LIF | {"name": "out"}],
-        {"fc.weight": [[0.1, -0.7]], "fc.bias": [0.3]},
-        **task(2, 2, ["only"], "current", low=-4, high=4, **declared),
-    )
-    assert round_to_grid(network).exact is exact
 
 
 def test_weights_that_are_all_zero_are_exact() -> None:

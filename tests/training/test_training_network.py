@@ -61,18 +61,6 @@ def test_the_network_that_is_written_computes_what_evaluation_does(text: str, re
         np.testing.assert_allclose(served.readout, evaluated.output.mean(dim=0), rtol=1e-3, atol=1e-3)
 
 
-def test_a_current_that_is_the_same_at_every_step_is_read_at_each() -> None:
-    module = TrainingNetwork(
-        build_architecture(NetworkConfig(architecture="none", readout=Readout.SUM), Input(shape=(6,)), ("a", "b"), 5)
-    )
-    samples = np.random.default_rng(0).random((3, 6), np.float32)
-    output = forward(module, samples, HardThreshold()).output.detach()
-    assert output.shape == (5, 3, 2)
-    network = module.network()
-    served, _ = ReferenceEngine(network).run(encode(samples, network.spec))
-    np.testing.assert_allclose(output.sum(dim=0), served.readout, rtol=1e-5, atol=1e-6)
-
-
 def test_a_learned_delay_is_whole_and_its_gradient_points_to_the_spike_that_is_missed() -> None:
     # One input that spikes at step 2, delayed by 2: it arrives at step 4. The loss wants it at step 5, one later: the
     # delay must grow. At step 3 it must shrink.

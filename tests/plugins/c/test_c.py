@@ -17,7 +17,7 @@ from spikeserve.models.errors import InvalidSpec
 from spikeserve.plugins.c.compiled import FLAGS, CompiledC
 from spikeserve.plugins.c.source import write
 from spikeserve.training.report.parity import against_reference
-from tests.networks import network_of, task, toy
+from tests.networks import network_of, task
 from tests.pages import block_with
 from tests.service.sessions.test_values import apart
 from tests.training.command_line import ROOT, training_here
@@ -168,28 +168,6 @@ def test_no_name_of_a_model_or_a_state_is_taken_for_a_part_of_the_file(name: str
     (tmp_path / f"{source.prefix}.h").write_text(source.header)
     (tmp_path / "n.c").write_text(source.code)
     subprocess.run(["cc", *QUICK, "-c", "n.c"], check=True, cwd=tmp_path)  # noqa: S607
-
-
-def test_the_header_has_the_names_of_states_and_sizes() -> None:
-    header = write(toy(), "my-net").header
-    assert "float n1_state_membrane[2];" in header
-    assert "#define MY_NET_CLASSES 2" in header
-
-
-@pytest.mark.parametrize("share", [0.2, 1.0])
-def test_a_convolution_that_is_computed_once_takes_weights_of_any_sizes(share: float) -> None:
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(6, 2, 3, 3)).astype(np.float32) * (rng.random((6, 2, 3, 3)) < share)
-    weight[0, 0, 0, 0] = 40000  # of a table of narrower numbers, one is too large
-    nodes: list[dict[str, Any]] = [
-        {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 6, "kernel_size": 3, "bias": False},
-        {"type": "LIF", "name": "out", "decay": 0.5},
-    ]
-    fields = task([2, 4, 4], 5, 24, high=2)
-    fields["input"]["resolution"] = 1.0  # so that sums are of whole numbers
-    network = network_of([*nodes, {"type": "Flatten", "name": "flat"}], {"conv.weight": np.rint(weight)}, **fields)
-    inputs = DenseInputs(rng.integers(0, 3, (1, 3, 2, 4, 4)).astype(np.float32), 5)
-    assert against_reference(network, CompiledC(network).run, inputs)[:2] == (0, 0)
 
 
 SIZES = {"float": 4, "double": 8, "int64_t": 8, "int32_t": 4, "uint8_t": 1}
