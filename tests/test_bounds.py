@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import tomllib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -85,41 +86,7 @@ BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
 }  # fmt: skip
 
 # Why an input meets none of these as a bound, or which test meets it by its number.
-REASONS = {
-    "characters or items of what a sentence, a page or a plot shows": """
-        *.MAX_LISTED *.M*_SHOWN plugins.gallery.commands.MAX_WORDS models.recordings.columns.MAX_NAMES *.MAX_FAULT
-        service.http.describe.MOST_*
-        errors.MAX_SENTENCE *.LONGEST_NAME plugins.frameworks.entry.MAX_REASON plugins.report.plots.*""",
-    "how much is worked on, tried or measured at once: the result is the same for any value": """
-        *.HEAD_BYTES models.spec.program.MAX_WRITTEN models.bundle.copies.MAX_TRIES
-        *.json_events.MAX_ROWS *.rows.MAX_VALUES service.http.stream.PART_BYTES
-        *.READ_BYTES *.SCAN_BYTES *.SHORT_BYTES *.PIECE_BYTES *.JOINED_BYTES *.LONG_BYTES *.BLOCK_BYTES
-        service.inference.sessions.batches.MAX_* service.process.turns.MAX_TURNS requests.DEFLATED_BYTES
-        service.telemetry.metrics.MAX_UNSETTLED *.MOST_SAMPLES *.MOST_COMBINATIONS
-        plugins.frameworks.graph.MAX_ANSWER training.publish.golden.BYTES *.MAX_TRIED""",
-    "what is remembered or taken the short way: anything beyond goes the full way, with the same bytes": """
-        models.engines.event.native.MOST_CACHED plugins.grpc.ordinary.MAX_PLACES service.http.gate.MAX_*
-        service.inference.ordinary.* *.rows.MAX_DIGITS *.body.MAX_DIGITS
-        service.inference.scheduling.pipeline.MAX_DIGITS models.bundle.repository.MAX_DEFAULT_BYTES""",
-    "a size of a format, of the hardware or of an object in memory": """
-        *.FLOAT_BYTES *.LINE_BYTES plugins.ray.job.*STORE_BYTES service.catalog.limits.*_BYTES
-        *.SESSION_BYTES *.M_ARENA_MAX *.LENGTH_BYTES *.SIGNATURE_BYTES *.WINDOW_BYTES *.HEADROOM_BYTES
-        *.UNCOUNTED_BYTES *.MASK_BYTES *.KEY_BYTES *.EVENT_BYTES""",
-    "the range of whole numbers in which sums are exact, which tests/contracts/test_sums.py draws": """
-        models.engines.event.narrow.MOST_SHIFT models.spec.narrow.MOST_BITS
-        plugins.nir.lava.neuron.HIGHEST""",
-    "a default that a setting or a field replaces": "service.settings.* training.data.spoken_digits.MAX_STEPS",
-    "one that only gigabytes, thousands of nodes or 73,000 years would meet": """
-        models.spec.spec.MAX_EDGES connection.MAX_LINE_BYTES records.MAX_TIME
-        service.process.websockets.MAX_MESSAGE_BYTES training.importers.options.MAX_BYTES *.MAX_CLASSES
-        training.fit.operators.triton_scans.LARGEST service.inference.sessions.values.MAX_VALUES""",
-    "one of what our own processes write to each other, sign, or hand to grpc": """
-        service.process.control.MAX_MESSAGE_BYTES plugins.grpc.server.MAX_STREAMS
-        service.inference.sessions.blob.MAX_NUMBER""",
-    "met by its number in the tests of bundles, specs, errors, WebSockets, Lava and peers": """
-        models.bundle.repository.MAX_VERSION models.spec.spec.MAX_VALUES *.MAX_STRINGS *.MAX_FRAGMENTS
-        plugins.nir.lava.*.MAX_* plugins.frameworks.framework.MAX_ONE_TO_ONE""",
-}
+REASONS: dict[str, str] = tomllib.loads((ROOT / "tests/sizes_without_bounds.toml").read_text())
 
 
 def sizes() -> set[str]:

@@ -107,17 +107,6 @@ def test_a_session_and_another_servers_go_on_as_one_over_the_whole_file(service:
     assert (found[2][1], found[-1][1]) == ("right", "up")
 
 
-def test_the_pages_picture_is_drawn(service: Process, folder: Path, tmp_path: Path) -> None:
-    import matplotlib as mpl  # here, since it takes a second, which other processes need not wait for
-
-    from docs import events as picture
-
-    backend = mpl.get_backend()
-    picture.draw(service.url, str(folder / "turn.raw"), tmp_path / "events.png")
-    assert (tmp_path / "events.png").stat().st_size > 20_000
-    mpl.use(backend)
-
-
 class Answer(NamedTuple):
     """A line of ask.py."""
 
@@ -195,14 +184,6 @@ def test_no_request_is_lost_while_a_replica_and_a_version_are_replaced(folder: P
     answers.write_text("".join(f"{','.join(answer)}\n" for answer in asked.answers))
     count = block_with(CLUSTER, "sh", "uniq")
     assert run(["/bin/bash", "-c", count], tmp_path).split() == [str(len(asked.answers)), "200"]
-    import matplotlib as mpl
-
-    from docs import cluster
-
-    backend = mpl.get_backend()
-    cluster.draw(answers, tmp_path / "cluster.png")
-    assert (tmp_path / "cluster.png").stat().st_size > 10_000
-    mpl.use(backend)
 
 
 def sessions_of(service: Process) -> int:

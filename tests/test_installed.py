@@ -230,14 +230,6 @@ def test_a_plugin_is_a_file_and_then_a_package_as_its_page_says(wheel: Path, tmp
     )
 
 
-def test_the_library_is_found_beside_a_users_own_packages(server: Environment, own: Path) -> None:
-    # The packages of training are those of this environment, behind the wheel's own.
-    here = next(path for path in sys.path if Path(path).name == "site-packages")
-    program = "from spikeserve.training.library import LIF; print(LIF(3, decay=0.5))"
-    done = server.run(cwd=own, program=("-c", program), PYTHONPATH=f"{own}:{here}")
-    assert done.stdout.startswith("LIF("), done.stderr
-
-
 def test_a_command_whose_extra_is_missing_says_which(client: Environment, server: Environment, tmp_path: Path) -> None:
     (tmp_path / "graph.nir").touch()
     for environment, arguments, extra in [
@@ -263,7 +255,11 @@ def test_the_client_is_imported_or_says_what_lacks(client: Environment, server: 
     assert last_line.startswith("ImportError: AsyncClient needs the extra client: pip install 'spikeserve[client]'")
 
 
-def test_the_wheels_command_trains_where_the_packages_for_that_are(server: Environment, tmp_path: Path) -> None:
+def test_training_and_its_library_are_found_beside_a_users_own_packages(server: Environment, own: Path) -> None:
+    # The packages of training are those of this environment, behind the wheel's own.
     here = next(path for path in sys.path if Path(path).name == "site-packages")
-    done = server.run("evaluate", "nothing", cwd=tmp_path, PYTHONPATH=here)
+    program = "from spikeserve.training.library import LIF; print(LIF(3, decay=0.5))"
+    done = server.run(cwd=own, program=("-c", program), PYTHONPATH=f"{own}:{here}")
+    assert done.stdout.startswith("LIF("), done.stderr
+    done = server.run("evaluate", "nothing", cwd=own, PYTHONPATH=here)
     assert done.stderr == "error: run: 'nothing' is not a run's folder, expected one with config.toml\n"

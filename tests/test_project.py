@@ -8,7 +8,6 @@ import sys
 from importlib import import_module
 
 import pytest
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -155,15 +154,6 @@ def test_the_lock_satisfies_every_range_of_the_serve_extra() -> None:
 def test_an_image_adds_what_the_extra_says(file: str, extra: str) -> None:
     lines = (ROOT / f"requirements/{file}.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == PROJECT["optional-dependencies"][extra]
-
-
-def test_mlserver_is_measured_with_the_ranges_that_the_project_has_where_it_names_the_same_package() -> None:
-    lines = (ROOT / "requirements/mlserver.txt").read_text().splitlines()
-    theirs = {(each := Requirement(line)).name: str(each) for line in lines if not line.startswith("#")}
-    ours = {requirement.name: str(requirement) for requirement in requirements("serve", "torch")}
-    assert {name: ours[name] for name in theirs.keys() & ours.keys()} == {
-        name: theirs[name] for name in ("httptools", "numpy", "safetensors", "torch")
-    }
 
 
 def dockerfile() -> list[list[str]]:

@@ -160,37 +160,3 @@ def test_the_files_of_tests_that_other_pythons_run_are_there() -> None:
         ["/bin/bash", "-c", "\n".join([*lists, missing])], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert (len(lists), found.stdout) == (2, "")
-
-
-@pytest.fixture
-def pythons(project: Path) -> Path:
-    """A project on Python 3.11, with an environment of 3.12, and an interpreter of that version that is a stand-in."""
-    executable(project / ".venv/bin/python", "#!/bin/sh\necho 3.11\n")
-    environment = project / "build/pythons/3.12"
-    # It has no PyTorch, and its tests pass unless told otherwise.
-    cases = '*"import torch"*) exit 1;; *pytest*) echo "ran $*"; exit ${STATUS:-0};;'
-    executable(environment / "bin/python", f'#!/bin/sh\ncase "$*" in {cases} esac\n')
-    shutil.copy(ROOT / "pyproject.toml", environment / ".installed-from")
-    (environment / ".installed-extras").write_text("pythons\n")
-    tools = project / "few tools"
-    for name in ("bash", "dirname", "cmp", "grep", "mkdir", "cat"):
-        tools.mkdir(exist_ok=True)
-        (tools / name).symlink_to(str(shutil.which(name)))
-    executable(tools / "python3.12", "#!/bin/sh\n")
-    return project / "scripts/test-pythons"
-
-
-@pytest.mark.parametrize(("status", "result"), [(0, "passed"), (1, "FAILED")])
-def test_test_pythons_says_which_versions_ran_and_which_not(pythons: Path, status: int, result: str) -> None:
-    alone = {"PATH": str(pythons.parents[1] / "few tools"), "HOME": str(pythons.parents[1]), "STATUS": str(status)}
-    done = run(pythons, "--maxfail", "1", **alone)
-    assert done.returncode == status, done.stderr
-    ran, *report = done.stdout.splitlines()
-    assert ran.startswith("ran -m pytest -q tests/models/test_bundle.py ")
-    assert ran.endswith(" --maxfail 1")
-    assert "tests/training" not in ran
-    assert report[0] == "Python 3.11: runs all tests, by ./scripts/test"
-    assert report[1].startswith(f"Python 3.12: {result} in ")
-    assert report[1].endswith(" s, without PyTorch and so without training's core")
-    elsewhere = "not run, since it is not installed here (on PATH, by pyenv or by uv)"
-    assert report[2:] == [f"Python 3.13: {elsewhere}", f"Python 3.14: {elsewhere}"]

@@ -5,15 +5,11 @@ What is measured: networks that are valid and fire as they should, on which all 
 The command line of benchmarks.engines, and the file that it writes.
 """
 
-import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.cases import Case, build
 from benchmarks.contestants import CONTESTANTS, choose, prepare
@@ -81,15 +77,6 @@ def test_a_contestant_gives_the_counts_that_it_should_each_time(case: Case, name
         assert np.array_equal(counts, case.spike_counts)
 
 
-def test_the_loop_that_is_compiled_gives_the_counts_that_it_should(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def as_it_is(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
-        return function
-
-    monkeypatch.setattr(torch, "compile", as_it_is)  # compiling takes many seconds and changes no equation
-    run = importlib.import_module("benchmarks.contestants.torch_compile").prepare(Job(case.network, case.inputs, 1))
-    assert np.array_equal(run(), case.spike_counts)
-
-
 def test_a_library_that_is_missing_is_left_out_by_name(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(choose.NEEDS, "norse", ("torch", "a_library_that_is_nowhere"))
     with pytest.raises(Skipped, match="the package a_library_that_is_nowhere is not installed here"):
@@ -135,12 +122,6 @@ def test_layers_fire_within_the_band_and_all_engines_agree_on_counts(workload: W
     for name, tensor in case.network.tensors.items():
         assert (tensor % GRID == 0).all(), name
         assert tensor.any(), name
-
-
-def test_the_first_samples_do_not_hang_on_the_batch() -> None:
-    large, small = build(MLP, 5, 3).first(2), build(MLP, 5, 2)
-    assert np.array_equal(large.inputs.steps, small.inputs.steps)
-    assert np.array_equal(large.spike_counts, small.spike_counts)
 
 
 PROMISED = {"workload", "activity", "batch", "contestant", "threads", "median_ms", "spikes_equal"}

@@ -13,6 +13,7 @@ from benchmarks.soak.networks import SMALL
 from benchmarks.soak.questions import is_exact, questions
 
 
+@pytest.mark.deep
 def test_a_quick_run_meets_targets_and_writes_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(quick=True, phase=["hostile"], output=tmp_path / "figures.json")  # which exits where a target is missed
     figures = json.loads((tmp_path / "figures.json").read_text())

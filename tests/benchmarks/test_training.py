@@ -22,6 +22,7 @@ from benchmarks.training.measure import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Step
 from benchmarks.training.reference import difference, expected
 from benchmarks.workloads import FLATTEN, LIF, RECURRENT_LIF, TRAINED, Workload, conv, linear, pool
 
+pytestmark = pytest.mark.deep
 PROMISED = {"workload", "activity", "batch", "contestant", "threads", "step_ms", "loss", "gradient_difference"}
 EVERYTHING = Workload(
     name="everything",

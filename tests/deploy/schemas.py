@@ -1,23 +1,21 @@
 """Whether a manifest is of its kind: by the schemas of Kubernetes' versions, and by the classes of KServe's client."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import kubernetes_validate
 
 VERSIONS = ("1.32", kubernetes_validate.latest_version())  # the oldest that deploy/README.md names, and the newest
-KSERVE = {
-    ("serving.kserve.io/v1alpha1", "ServingRuntime"): "V1alpha1ServingRuntime",
-    ("serving.kserve.io/v1beta1", "InferenceService"): "V1beta1InferenceService",
-}
-PRIMITIVES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
+POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "of-a-runtime"}}
+KSERVE = {"ServingRuntime": "V1alpha1ServingRuntime", "InferenceService": "V1beta1InferenceService"}
 
 
 def faults(document: dict[str, Any]) -> list[str]:
     """Say what is wrong with a manifest, such as a field that its kind does not have; of Kubernetes the first fault."""
-    if name := KSERVE.get((document["apiVersion"], document["kind"])):
-        return list(_faults(document, name, document["kind"]))
+    if document["apiVersion"].startswith("serving.kserve.io/"):
+        pod = {name: document["spec"][name] for name in ("containers", "volumes") if name in document["spec"]}
+        found = list(_unknown(document, KSERVE[document["kind"]], document["kind"]))
+        return [*found, *(faults({**POD, "spec": pod}) if pod else ())]
     found = []
     for version in VERSIONS:
         try:
@@ -28,38 +26,19 @@ def faults(document: dict[str, Any]) -> list[str]:
     return found
 
 
-def _faults(value: Any, kind: str, where: str) -> Iterator[str]:
-    """Say where `value` is not of `kind`, a type as the generated clients name it: fields, types, what is required."""
-    if inner := re.fullmatch(r"[Ll]ist\[(.+)\]", kind):
-        if not isinstance(value, list):
-            yield f"{where} is no list"
-            return
-        for index, item in enumerate(value):
-            yield from _faults(item, inner[1], f"{where}[{index}]")
-    elif inner := re.fullmatch(r"[Dd]ict[(\[]str, (.+)[)\]]", kind):
-        for name, item in value.items():
-            yield from _faults(item, inner[1], f"{where}.{name}")
-    elif kind in PRIMITIVES:
-        if not isinstance(value, PRIMITIVES[kind]) or (isinstance(value, bool) and kind != "bool"):
-            yield f"{where} is {value!r}, expected {kind}"
-    elif model := _model(kind):
-        names = {json_name: name for name, json_name in model.attribute_map.items()}
-        for json_name, item in value.items():
-            if json_name not in names:
-                yield f"{where}.{json_name} is no field of {kind}"
-            else:
-                yield from _faults(item, model.openapi_types[names[json_name]], f"{where}.{json_name}")
+def _unknown(value: Any, kind: str, where: str) -> Iterator[str]:
+    """Say which fields of `value` a class of KServe does not have, and which it requires."""
+    import kserve  # here, since it takes seconds that other processes need not wait for
+
+    if (model := getattr(kserve, kind.removeprefix("list[").removesuffix("]"), None)) is None:
+        return  # of Kubernetes
+    for each in value if isinstance(value, list) else [value]:
+        fields = {json_name: name for name, json_name in model.attribute_map.items()}
+        yield from (f"{where}.{name} is no field of {kind}" for name in each.keys() - fields.keys())
+        known = {name: item for name, item in each.items() if name in fields}
         try:
-            model(**{names[json_name]: item for json_name, item in value.items() if json_name in names})
+            model(**{fields[name]: item for name, item in known.items()})
         except ValueError as error:
             yield f"{where}: {error}"
-    else:
-        assert kind in {"object", "datetime"}, kind  # anything
-
-
-def _model(kind: str) -> Any:
-    """Return the class of this name that either client has, or None."""
-    import kserve  # here, since these two take seconds that other processes need not wait for
-    from kubernetes import client
-
-    return getattr(client, kind, None) or getattr(kserve, kind, None)
+        for name, item in known.items():
+            yield from _unknown(item, model.openapi_types[fields[name]], f"{where}.{name}")

@@ -12,15 +12,11 @@ from tests.sources import PROJECT, ROOT
 CONTAINER: dict[str, Any] = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
 
 
-def test_its_python_is_one_that_the_project_runs_on() -> None:
+def test_its_python_is_supported_and_a_script_installs_an_extra_that_there_is() -> None:
     (version,) = re.findall(r"/python:(\d+\.\d+)-", CONTAINER["image"])
     assert f"{version}.0" in SpecifierSet(PROJECT["requires-python"])
-
-
-def test_it_is_made_by_a_script_that_installs_an_extra_that_there_is() -> None:
     script, extra = CONTAINER["postCreateCommand"].split()
-    assert (ROOT / script).is_file()
-    assert extra in PROJECT["optional-dependencies"]
+    assert (ROOT / script).is_file() is (extra in PROJECT["optional-dependencies"]) is True
 
 
 def test_it_forwards_the_ports_that_compose_publishes() -> None:

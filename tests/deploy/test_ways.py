@@ -12,7 +12,7 @@ from spikeserve.service.app import create_app
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings, with_protocols
 from tests.deploy.schemas import VERSIONS, faults
-from tests.deploy.ways import ACCEPTED, KSERVE, WAYS, read, way
+from tests.deploy.ways import ACCEPTED, KSERVE, WAYS, Way, read, way
 from tests.pages import ROOT
 
 EACH = pytest.mark.parametrize("name", WAYS)
@@ -36,7 +36,18 @@ def test_what_is_wrong_in_a_manifest_is_found(path: str, field: dict[str, object
     document["spec"].get("template", document)["spec"]["containers"][0] |= field
     found = faults(document)
     assert next(iter(field)) in "\n".join(found)
-    assert "kserve" in path or [fault.partition(" in ")[2].partition(":")[0] for fault in found] == [*VERSIONS]
+    assert [fault.partition(" in ")[2].partition(":")[0] for fault in found] == [*VERSIONS]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "field"),
+    [("ServingRuntime", "spec", "protocols"), ("InferenceService", "spec/predictor/model", "storageUrl")],
+)
+def test_a_field_that_kserve_does_not_have_is_found(kind: str, path: str, field: str) -> None:
+    document = read("kserve/runtime.yaml" if kind == "ServingRuntime" else "kserve/inference-service.yaml")
+    Way(document).at(path)[field] = "v2"
+    (fault,) = faults(document)
+    assert fault.startswith(f"{kind}.{path.replace('/', '.')}.{field} is no field of V1")
 
 
 @EACH

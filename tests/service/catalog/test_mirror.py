@@ -109,8 +109,10 @@ def test_a_damaged_version_is_refused_and_the_one_before_is_served(url: str) -> 
         assert client.get("/models/toy").json()["version"] == 1
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "bundle.json"])
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")], ids=["gone", "changed"])
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [("weights.safetensors", Path.unlink), ("bundle.json", lambda path: path.write_bytes(b"damaged"))],
+)
 def test_a_copy_that_is_damaged_here_is_made_again(url: str, file: str, damage: Callable[[Path], object]) -> None:
     copy = cache_of(url) / "toy/1" / file
     refresh(Settings(repository=url))
@@ -228,7 +230,7 @@ def test_processes_that_share_the_copies_leave_them_whole_while_versions_come_an
     folder, published = cache_of(url), Event()
 
     def come_and_go() -> None:
-        for version in range(2, 6):
+        for version in range(2, 5):
             assert repository_at(url).publish(contents(toy())) == version
             files_at(url).rm(f"{url}/toy/{version - 1}", recursive=True)
         published.set()
@@ -246,9 +248,9 @@ def test_processes_that_share_the_copies_leave_them_whole_while_versions_come_an
     with mirroring(url) as last:
         assert last.result(timeout=120).failed is None
     here = ModelRepository(folder)
-    assert here.versions("toy") == [5]
-    assert here.read("toy", 5).digest == repository_at(url).read("toy", 5).digest
-    assert sorted(path.name for path in (folder / "toy").iterdir()) == ["5"]
+    assert here.versions("toy") == [4]
+    assert here.read("toy", 4).digest == repository_at(url).read("toy", 4).digest
+    assert sorted(path.name for path in (folder / "toy").iterdir()) == ["4"]
 
 
 def test_half_of_a_copy_that_a_killed_process_left_is_removed(url: str) -> None:

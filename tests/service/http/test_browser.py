@@ -5,11 +5,8 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from threading import Thread
 from typing import Any, NamedTuple
 
 import httpx
@@ -23,25 +20,16 @@ from spikeserve.models.spec.network import Network
 from spikeserve.service.keys import new_key
 from spikeserve.service.settings import ENVIRONMENT_PREFIX
 from spikeserve.training.data.audio import AudioToSpikes
+from tests.browsers import WAIT, browsing, serving_files
 from tests.bundles import publish, rehash, rewrite
 from tests.client.test_live_examples import write_wav
 from tests.networks import network_of, regression, task, toy
 from tests.service.http.recordings import camera, npy
 from tests.serving import ROOT, Process, running
 
-sync_api = pytest.importorskip(
+expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"
-)
-expect = sync_api.expect
-WAIT = 60_000  # milliseconds, for a machine that is busy
-expect.set_options(timeout=WAIT)
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Without these it looks for updates, and in a container, as root, it does not start at all.
-FLAGS = (
-    *("--no-sandbox", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--disable-quic"),
-)
+).expect
 HTML = "<img src=x onerror=alert(1)>"
 CARD = f"# A *b* {HTML}\n\n1. one\n2. `x < y`\n\n- **bold**\n\n| a | b |\n|---|---|\n| {HTML} | [l](javascript:1) |\n"
 TABS = ("try", "live", "versions", "card", "operator")
@@ -60,17 +48,11 @@ def _reference_engine() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A browser whose microphone plays a tone, to any page that asks."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("no browser is installed here; on Debian: apt-get install chromium")
     path = tmp_path_factory.mktemp("sound") / "tone.wav"
     write_wav(path, 0.6 * np.sin(2 * np.pi * TONE * np.arange(48_000) / 48_000), 48_000)
     microphone = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={path}")
-    with sync_api.sync_playwright() as playwright:
-        flags = [*FLAGS, *microphone, "--use-fake-ui-for-media-stream"]
-        opened = playwright.chromium.launch(executable_path=program, args=flags)
+    with browsing(*microphone, "--use-fake-ui-for-media-stream") as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +95,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def elsewhere() -> Iterator[str]:
     """The origin of a web server of the examples. To a browser `localhost` is another site than 127.0.0.1."""
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Say nothing of its requests."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=ROOT / "examples")) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://localhost:{server.server_port}"
-        server.shutdown()
+    with serving_files(ROOT / "examples") as port:
+        yield f"http://localhost:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -784,12 +760,6 @@ def test_two_versions_answer_one_input_side_by_side_under_one_cursor(visit: Visi
     slider.fill("5")
     spoken = re.compile(f"^step 5 .* {at_5[1]} spikes in version 2, {at_5[0]} spikes in version 1$")
     expect(slider).to_have_attribute("aria-valuetext", spoken)
-    marks = page.locator("#versions .mark").evaluate_all(
-        "(marks) => marks.map(({ style }) => [new DOMMatrix(style.transform).e, parseFloat(style.width)])"
-    )
-    assert len(marks) == 10
-    for x, width in marks:
-        assert x == pytest.approx(58 + 5 * width, abs=0.5)  # all at step 5
 
 
 def test_the_model_card_is_rendered_without_ever_being_html(visit: Visit) -> None:
