@@ -1,7 +1,5 @@
 """Settings come from flags and the environment, and a mistake in one is a sentence and exit status 2.
 
-Serving needs neither torch nor `training`, nor ONNX.
-
 The objects of an app are made in order, each of those before it: nothing is put into them later.
 """
 
@@ -9,8 +7,6 @@ import ast
 import inspect
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +18,6 @@ from spikeserve.service.keys import KeyRing
 from spikeserve.service.process.command_line import main
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, REMOVED, available_cores, with_protocols
-from tests.serving import ROOT
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -170,33 +165,6 @@ def test_a_port_that_is_taken_is_one_sentence(repository: Path, capsys: pytest.C
     assert capsys.readouterr().err == (
         f"spikeserve: host, port: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     )
-
-
-PROGRAM = """
-import sys, warnings
-for name in ("torch", "torchvision", "sklearn", "spikeserve.training", "onnx", "onnxruntime"):
-    sys.modules[name] = None  # importing it is an ImportError
-warnings.simplefilter("ignore")
-import spikeserve.service.app, spikeserve.service.process.command_line, structlog
-assert not structlog.is_configured()  # nothing happens at import
-from fastapi.testclient import TestClient
-from pathlib import Path
-from spikeserve.service.settings import Settings
-
-with TestClient(spikeserve.service.app.create_app(Settings(repository=Path(sys.argv[1])))) as client:
-    while client.get("/health/ready").status_code == 503:
-        pass
-    answer = client.post("/predict", json={"inputs": [[0, 1]]}).json()
-    assert answer["engine"] == "event", answer
-    assert answer["predictions"][0]["spike_counts"] == [0, 3], answer
-assert not any(module and name.startswith(("torch", "spikeserve.training")) for name, module in sys.modules.items())
-"""
-
-
-def test_a_request_is_answered_where_torch_training_and_onnx_are_not(repository: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(repository)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_no_attribute_is_assigned_where_the_services_are_made() -> None:

@@ -60,14 +60,10 @@ def loading() -> list[int]:
     return [load for watcher in children(fork_server()) for load in children(watcher)]
 
 
-def endless_model(root: Path, name: str) -> None:
-    publish_slow(root, name)
-
-
 @asynccontextmanager
 async def one_endless_load(root: Path) -> AsyncIterator[Client]:
     """Serve the model toy beside one, loops, whose load does not end; go on once toy is ready and that has begun."""
-    endless_model(root, "loops")
+    publish_slow(root, "loops")
     async with beginning(root, default_model="toy", load_seconds=3600) as client:
         await until_status(client, "toy", state="ready")
         await until(lambda: len(loading()) == 1)
@@ -76,7 +72,7 @@ async def one_endless_load(root: Path) -> AsyncIterator[Client]:
 
 async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(repository: Path) -> None:
     for name in ("circles", "loops", "rounds"):
-        endless_model(repository, name)
+        publish_slow(repository, name)
     async with started(repository, engine="reference", default_model="toy", load_seconds=3) as client:
         assert (await client.post(LEFT)).status == 200
         for name in ("circles", "loops", "rounds"):
@@ -87,14 +83,14 @@ async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(
 
 
 async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_how_long(repository: Path) -> None:
-    endless_model(repository, "loops")
+    publish_slow(repository, "loops")
     async with beginning(repository, default_model="toy", load_seconds=3600) as client:
         await until_status(client, "toy", state="ready")
         await until(lambda: list(client.loader.loads.values()) == ["loops"])  # a poll leaves what loads alone
         publish(repository, doubled())
         await client.loader.poll()  # which does not wait for anything that loads
         await until_status(client, "toy", version=2, state="ready")
-        endless_model(repository, "loops")  # a second version waits for a poll after the load of the first
+        publish_slow(repository, "loops")  # a second version waits for a poll after the load of the first
         await client.loader.poll()
         assert list(client.loader.loads.values()) == ["loops"]
         found = await status(client, "loops")
@@ -112,7 +108,7 @@ async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_
 
 async def test_the_default_model_is_the_first_that_is_loaded(repository: Path) -> None:
     for name in ("circles", "loops", "rounds"):
-        endless_model(repository, name)
+        publish_slow(repository, name)
     async with beginning(repository, default_model="loops", load_seconds=3600) as client:
         await until(lambda: "circles" in client.loader.loads.values())
         assert next(iter(client.loader.loads.values())) == "loops"
@@ -176,7 +172,7 @@ async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load
 
 
 async def test_a_service_that_is_killed_leaves_no_process_behind(repository: Path) -> None:
-    endless_model(repository, "loops")
+    publish_slow(repository, "loops")
     with running(
         repository, "--load-seconds", "3600", "--workers", "2", "--engine", "reference", "--default-model", "toy"
     ) as service:

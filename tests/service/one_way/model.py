@@ -74,7 +74,7 @@ OF_TENSORS = [f"{way} {datatype}" for way in ("v2", "bytes", "both") for datatyp
 OF_CALLS = [f"{way} {datatype}" for way in ("raw", "typed") for datatype in ["FP32", *DATATYPES]]
 USUAL = ["json", "<f4", "v2 FP32", "v2 FP64", "bytes FP32", "both FP32", "raw FP32", "typed FP32"]
 TYPES = ["application/json; charset=utf-8", 'application/json;charset="UTF-8"', "Application/JSON; version=1"]
-OF_EVENTS = ["events", "records", "stream"]
+OF_EVENTS = ["events", "records"]
 
 # What may be wrong with a request, in the order in which it is refused: by fault, the status of the native routes, that
 # of the protocol v2, and what the sentence says.
@@ -151,7 +151,7 @@ class Ask:
     @property
     def path(self) -> str:
         """The path, and its template."""
-        last = "/infer" if self.is_v2 else "/stream" if self.kind == "stream" else "/predict"
+        last = "/infer" if self.is_v2 else "/predict"
         model = "nobody" if "model" in self.faults else self.name
         version = f"/versions/{self.version}" if self.version else ""
         return last if self.version == 0 else f"{'/v2' * self.is_v2}/models/{model}{version}{last}"
@@ -220,10 +220,10 @@ class Ask:
             file = io.BytesIO()
             np.save(file, values.astype(self.kind))
             return {"Content-Type": "application/x-npy"}, file.getvalue(), query
-        if self.kind in ("records", "stream"):
+        if self.kind == "records":
             kind = {"Content-Type": "application/vnd.spikeserve.events"}
             t, unit = values[0].nonzero()
-            return kind, make_records(1000 * t, unit).tobytes(), "" if self.kind == "stream" else query
+            return kind, make_records(1000 * t, unit).tobytes(), query
         more: dict[str, Any] = {"x": 1} if "unknown" in self.faults else {}
         if self.is_v2:
             way, datatype = self.kind.split()
@@ -253,7 +253,6 @@ def faults_of(kind: str) -> list[str]:
     """List the faults of a request of a kind, in the order in which they are refused."""
     without = {"drains", *([] if " " in kind else ["late"]), *(["shape"] if kind in OF_EVENTS else [])}
     without |= {"fields", "origin", "type", "encoding", "size"} if kind in OF_CALLS else set()
-    without |= set(UNNAMED[5:]) | {"time", "size"} if kind == "stream" else set()
     is_json = kind in (*OF_NUMBERS[:3], "events") or kind.startswith("v2")
     return [each for each in FAULTS if each not in without and (is_json or each not in ("size", "cut", "unknown"))]
 
@@ -273,7 +272,7 @@ def asks(draw: st.DrawFn, *, calls: bool, http: bool = True) -> Ask:
     headers = draw(st.lists(st.sampled_from(HEADERS), max_size=2, unique_by=lambda each: each[0]))
     return replace(
         ask,
-        options=() if option is None or kind == "stream" else ((option, draw(st.sampled_from(OPTIONS[option]))),),
+        options=() if option is None else ((option, draw(st.sampled_from(OPTIONS[option]))),),
         faults=tuple(draw(st.lists(st.sampled_from(faults), max_size=2))) if draw(st.integers(0, 3)) == 0 else (),
         id=draw(st.sampled_from(["", "", "own.1", "own-2"])),
         headers=() if ask.is_call else tuple(headers),

@@ -151,7 +151,7 @@ class Server:
         streams: list[list[int]] = [[]]
         for number in sorted(set(range(len(asks))) - set(calls)):
             streams[-1].append(number)
-            if not ahead or ("Connection", "close") in asks[number].headers or asks[number].kind == "stream":
+            if not ahead or ("Connection", "close") in asks[number].headers:
                 streams.append([])
         streams = [stream for stream in streams if stream]
         while len(self.idle) < len(streams):

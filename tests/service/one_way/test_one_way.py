@@ -4,7 +4,6 @@ A state machine asks a real server, one that traces, and the app under uvicorn's
 protocol, alone and many at once, while versions come, are replaced and go.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, product
@@ -64,7 +63,6 @@ class Answer:
 
     def __init__(self, ask: Ask, answer: Any) -> None:
         self.outputs: dict[str, Any] = {}
-        self.lines: list[Any] = []
         self.sentence = ""
         if ask.is_call:
             is_error = isinstance(answer, grpc.aio.AioRpcError)
@@ -76,8 +74,6 @@ class Answer:
         self.status, self.headers = answer.status_code, dict(answer.headers)
         if self.status != 200:
             (self.sentence,) = answer.json().values()
-        elif ask.kind == "stream":
-            self.lines = [json.loads(line) for line in answer.text.splitlines()]
         elif ask.is_v2:
             self.outputs = outputs(answer)
         else:
@@ -204,17 +200,9 @@ class OneWay(RuleBasedStateMachine):
         assert self.server.counts() - before == +counts
         return counts['requests_shed_total{model="toy"}']
 
-    def check(self, ask: Ask, answer: Answer, weights: int) -> int | None:
+    def check(self, ask: Ask, answer: Answer, weights: int) -> int:
         """Compare the numbers of an answer with the reference engine's; return how many samples are counted."""
         values = ask.values
-        if ask.kind == "stream":
-            *windows, end = answer.lines
-            assert end["type"] == "end"
-            for index, line in enumerate(windows):
-                until = values[:, : 2 * (index + 1)]
-                expected = reference(ask.name, weights, until.tobytes(), 1, ())
-                assert [line["spike_counts"]] == expected["spike_counts"], ask
-            return None
         expected = reference(ask.name, weights, values.tobytes(), len(values), ask.options)
         found = {name: answer.outputs.get(name) for name in expected}
         found["probabilities"] = np.float32(found["probabilities"]).tolist()
@@ -234,7 +222,7 @@ class OneWay(RuleBasedStateMachine):
             expected["access-control-allow-origin"] = APP
         assert extra == expected, ask
         assert ("Connection", "close") not in ask.headers or answer.headers["connection"] == "close"
-        timed = "X-Server-Timing" in asked and answer.status == 200 and ask.kind != "stream"
+        timed = "X-Server-Timing" in asked and answer.status == 200
         assert ("server-timing" in answer.headers) == timed, ask
 
 

@@ -299,25 +299,18 @@ async def test_first_requests_that_come_or_begin_late_in_a_long_iteration_take_t
             client.close()
 
 
-async def test_a_body_full_of_empty_lines_lets_the_event_loop_run_on() -> None:
-    app = App()
-    lines = b"\r\n\r\n" * 5000
-    async with serve(app) as served:
-        with served.connect() as client:
-            app.count_iterations()
-            sent = post_in_chunks("/lines", lines) + get("/last")
-            received = await exchange(client, [sent], LAST)
-    assert lines in received
-    assert app.iterations[1] - app.iterations[0] >= 5000 // 64  # parts in each turn
-
-
-async def test_a_body_of_tiny_chunks_lets_the_event_loop_run_on() -> None:
+@pytest.mark.parametrize(
+    ("chunks", "iterations"),
+    # 64 parts in each turn; or 512 chunks, and the rest of a part.
+    [([b"\r\n\r\n" * 5000], 5000 // 64), ([b"x"] * 20_000, 10)],
+    ids=["empty lines", "tiny chunks"],
+)
+async def test_a_body_of_tiny_chunks_lets_the_event_loop_run_on(chunks: list[bytes], iterations: int) -> None:
     async with connected() as (app, _, client):
         app.count_iterations()
-        sent = post_in_chunks("/chunks", *[b"x"] * 20_000) + get("/last")
-        received = await exchange(client, [sent], LAST)
-    assert b"x" * 20_000 in received
-    assert app.iterations[1] - app.iterations[0] >= 10  # of 512 chunks each, and the rest of a part
+        received = await exchange(client, [post_in_chunks("/chunks", *chunks) + get("/last")], LAST)
+    assert b"".join(chunks) in received
+    assert app.iterations[1] - app.iterations[0] >= iterations
 
 
 async def test_the_unread_bytes_of_an_answer_are_given_back_when_its_client_leaves() -> None:

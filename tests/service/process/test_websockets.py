@@ -7,10 +7,9 @@ import asyncio
 import os
 import socket
 import struct
-from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from sys import getsizeof
 from typing import Any
@@ -25,7 +24,7 @@ from websockets.frames import Frame, Opcode
 
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.process.turns import TimedSelector
-from spikeserve.service.process.websockets import AHEAD_BYTES, MAX_FRAMES, Frames, WebSocketConnection, websocket_class
+from spikeserve.service.process.websockets import AHEAD_BYTES, MAX_FRAMES, WebSocketConnection, websocket_class
 from tests.bundles import published
 from tests.service.asgi import traced
 from tests.service.processes import until
@@ -311,25 +310,6 @@ async def test_messages_that_nobody_takes_are_given_back_once_the_application_ha
         for _ in range(9):
             client.taking.release()
         await until(lambda: budget.reserved == 0)
-
-
-LONGEST_HEADER = 14
-SIZES = st.lists(st.sampled_from([0, 1, 125, 126, 127, 300, 2**16 - 1, 2**16]), max_size=12)
-
-
-@given(SIZES, st.lists(st.integers(1, 2**17)), st.booleans())
-def test_what_is_left_is_the_beginning_of_a_header_or_frame(sizes: list[int], cuts: list[int], mask: bool) -> None:
-    frames = [Frame(Opcode.BINARY, bytes(size)).serialize(mask=mask) for size in sizes]
-    ends = [0, *accumulate(map(len, frames))]
-    whole, incoming, at = b"".join(frames), Frames(), 0
-    for come in [*(cut for cut in sorted(cuts) if cut < len(whole)), len(whole)]:
-        while incoming.has_part(whole[:come], at):
-            at = incoming.part_end(whole[:come], at)
-        last = ends[bisect_right(ends, at) - 1]
-        assert at == come or (at == last and come - at < LONGEST_HEADER)
-        assert incoming.begun == at - last
-        assert incoming.left == (ends[ends.index(last) + 1] - at if at > last else 0)
-    assert at == len(whole)
 
 
 FRAGMENTS = st.lists(st.sampled_from(["", "\xe9", "x" * 126, "y" * 2**16]), min_size=1, max_size=3)
