@@ -53,6 +53,20 @@ empty = lambda: nn.Sequential()
 lazy = lambda: nn.Sequential(nn.LazyLinear(3))
 without_values = lambda: linear().to("meta")
 activated = lambda: nn.Sequential(nn.Linear(4, 3), nn.GELU(), nn.Linear(3, 3, bias=False), nn.Tanh())
+scripted = lambda: torch.jit.script(nn.Linear(2, 2))
+traced_within = lambda: nn.Sequential(nn.Identity(), torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)))
+quantised = lambda: torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(2, 2)))
+clipped = lambda: nn.Sequential(nn.Linear(12, 3), nn.Hardtanh(), nn.Linear(3, 3))
+class Noise(nn.Module):
+    def forward(self, weight):
+        return weight + torch.randn_like(weight)
+def noisy():
+    network = nn.Sequential(nn.Linear(2, 2))
+    nn.utils.parametrize.register_parametrization(network[0], "weight", Noise(), unsafe=True)
+    return network
+class Gated(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(x)
 class Rest(nn.Module):
     def reset(self, sample):
         return sample
@@ -124,6 +138,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nir.write(folder / f"{name}.nir", made)
     with h5py.File(folder / "unknown.nir", "a") as file:
         replace(file, "node/nodes/lif/type", "Izhikevich")
+    nodes = [
+        helper.make_node(kind, inputs, [name], name=name)
+        for kind, inputs, name in (
+            *(("MatMul", ["x", "w"], "first"), ("Erf", ["first"], "gate")),
+            ("MatMul", ["gate", "first"], "attention"),
+        )
+    ]
+    (folder / "attention.onnx").write_bytes(onnx_of(numpy_helper.from_array(np.eye(12, dtype=np.float32), "w"), *nodes))
     (folder / "text.onnx").write_text("no model")
     (folder / "own.rows").write_text("1 0 0\n0 1 0\n0 0 1\n")
     write(folder / "loihi.net", dense(np.eye(3, 4) * 8), dense(np.eye(2, 3) * 8))
@@ -351,6 +373,10 @@ REFUSED: list[tuple[str, str]] = [
         "entry: 'strange:lazy' has no values for '0.weight', expected a network that has run"),
     ("import torch strange:without_values", "entry: 'strange:without_values' has no values for '0.weight', expected"),
     ("import torch strange:holds_itself", "entry: 'strange:holds_itself' is no network that can be read: maximum recu"),
+    ("import torch strange:scripted", "gives a compiled module (RecursiveScriptModule), whose code cannot be read"),
+    ("import torch strange:traced_within", "holds a compiled module at '1' (TopLevelTracedModule)"),
+    ("import torch strange:quantised", "has quantised weights at '0', expected the network of floats from before quan"),
+    ("import torch strange:noisy", "'0.weight' is computed otherwise each time it is read"),
     ("import torch strange:Rest",
         "the network (Rest) cannot be folded into a graph: given one step of (batch=3, 4), its"),
     ("import torch strange:Leaves",
@@ -399,10 +425,16 @@ OTHERS: list[tuple[str, str]] = [
     ("convert strange:wide --input-shape 12 --calibration of_one.npz", "holds 1 class, expected at least 2"),
     ("convert net.onnx --input-shape 12 --calibration samples.npz --state-dict weights.pt",
         "but an ONNX file has its w"),
+    ("convert strange:Gated --input-shape 12 --calibration samples.npz", ": it is no ReLU, expected ReLU or ReLU6"),
+    ("convert strange:clipped --input-shape 12 --calibration samples.npz", "min_val is -1"),
+    ("convert attention.onnx --input-shape 12 --calibration samples.npz",
+        "the network holds 2 things that cannot be converted:\n  'gate' (Erf): no rule converts it\n"
+        "  'attention' (MatMul): its input 2 is no constant of 2 axes in the file"),
     ("convert text.onnx --input-shape 12 --calibration samples.npz", "'text.onnx' is no ONNX model"),
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch, about its own ways
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -140,20 +140,11 @@ def test_a_wrong_shape_names_the_axes() -> None:
         LIF(8, decay=0.5, batch_first=True)(torch.rand(5, 8))
 
 
-@pytest.mark.parametrize(
-    ("middle", "shape", "sentence"),
-    [
-        (nn.Tanh(), (8, 8, 8), r"1 \(torch.nn.modules.activation.Tanh\): its class: no rule converts it"),
-        (nn.Identity(), (8, 8), "test: samples have shape 8×8, labels 8 and time_steps is None"),
-    ],
-)
-def test_what_cannot_be_published_is_named(
-    middle: nn.Module, shape: tuple[int, ...], sentence: str, tmp_path: Path
-) -> None:
-    network, coding = (
-        nn.Sequential(nn.Linear(8, 2), middle, LIF(2, decay=0.5)),
-        "spikes" if len(shape) > 2 else "direct",
-    )
-    with pytest.raises((NotConvertible, InvalidData), match=sentence):
-        publish(network, tmp_path, "mine", (np.zeros(shape), np.zeros(8)), coding=coding)
+def test_what_cannot_be_published_is_named(tmp_path: Path) -> None:
+    x, y = moves(8)
+    with pytest.raises(NotConvertible, match=r"1 \(torch.nn.modules.activation.Tanh\): its class: no rule converts it"):
+        publish(nn.Sequential(nn.Linear(8, 2), nn.Tanh(), LIF(2, decay=0.5)), tmp_path, "tanh", (x, y))
+    network = nn.Sequential(nn.Linear(4, 2), LIF(2, decay=0.5))
+    with pytest.raises(InvalidData, match=r"test: samples have shape 8×4, labels 8 and time_steps is None"):
+        publish(network, tmp_path, "direct", (np.zeros((8, 4)), np.zeros(8)), coding="direct")
     assert not list(tmp_path.iterdir())

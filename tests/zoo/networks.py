@@ -64,7 +64,6 @@ NETWORKS = (
     norse("norse-intro", "intro", (3, 8, 8), 12, coding=DIRECT, run=runs.steps_with_state, read=runs.last,
         options={"readout": "last"}),
     norse("norse-vgg", "vgg_features", (3, 8, 8), 8, **VOTES, options={"readout": "mean"}),
-    norse("norse-lsnn", "long_short_term", (12,), 20, **READ),
     norse("norse-encoded", "encoded", (12,), 10, **SHOWN, options={"readout": "last_membrane"}),
     sinabs("sinabs-quickstart", "quickstart", (16,), 20, **BATCH_FIRST),
     sinabs("sinabs-weight-transfer-spiking", "weight_transfer_spiking", (1, 14, 14), 10, batch=4, **SQUEEZED),

@@ -4,7 +4,6 @@ import norse.torch as norse
 import torch
 from norse.torch.models import vgg
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
 
 from tests.zoo.weights import lively
 
@@ -41,25 +40,6 @@ def vgg_features() -> nn.Module:
     network.avgpool = norse.Lift(nn.AdaptiveAvgPool2d((1, 1)))
     network.classifier = nn.Sequential(norse.Lift(nn.Linear(8, 16)), norse.LIF(), norse.Lift(nn.Linear(16, 5)))
     return lively(network, seed=87, gain=6.0)
-
-
-class Commands(nn.Module):
-    """A cell of the caller's choice, an LILinearCell, and the last voltage."""
-
-    def __init__(self, cell: type[nn.Module]) -> None:
-        super().__init__()
-        self.cell, self.readout = cell(12, 16), norse.LILinearCell(16, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        s = so = None
-        for ts in range(x.shape[0]):
-            z, s = self.cell(x[ts, :], s)
-            v, so = self.readout(z, so)
-        return F.log_softmax(v, dim=1)
-
-
-def long_short_term() -> nn.Module:
-    return _recurrent(Commands(norse.LSNNRecurrentCell), seed=90)
 
 
 class Encoded(nn.Module):

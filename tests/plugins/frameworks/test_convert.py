@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 from torch import nn
 
 from spikeserve.models.bundle.repository import ModelRepository
@@ -20,7 +18,6 @@ from spikeserve.plugins.frameworks.conversion.onnx_file import read_onnx
 from spikeserve.plugins.frameworks.conversion.source import read_source
 from spikeserve.plugins.frameworks.conversion.spiking import Fit, spiking_network
 from spikeserve.plugins.frameworks.options import FrameworkOptions
-from spikeserve.training.errors import NotConvertible
 from tests.contracts.importers import calibration
 from tests.training.command_line import training_here
 
@@ -132,20 +129,6 @@ def test_what_makes_probabilities_of_an_answer_is_left_to_the_answer(last: nn.Mo
     assert answers(whole, samples).tolist() == answers(bare, samples).tolist()
 
 
-class Gated(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * torch.sigmoid(x)
-
-
-def test_what_spikes_cannot_stand_for_is_named() -> None:
-    with pytest.raises(NotConvertible, match=r"1 \(torch.nn.modules.activation.GELU\): its class: no rule converts it"):
-        taken_in(nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 2)), 2)
-    with pytest.raises(NotConvertible, match=r"test_convert.py, line \d+\): it is no ReLU, expected ReLU or ReLU6"):
-        taken_in(nn.Sequential(nn.Linear(2, 2), Gated(), nn.Linear(2, 2)), 2)
-    with pytest.raises(NotConvertible, match="min_val is -1"):
-        taken_in(nn.Sequential(nn.Linear(2, 2), nn.Hardtanh(), nn.Linear(2, 2)), 2)
-
-
 def test_steps_are_the_fewest_that_lose_no_more_and_the_card_says_what_each_loses(tmp_path: Path) -> None:
     samples, source = str(calibration(tmp_path)), "tests.contracts.importers:without_spikes"
     command = ("convert", source, "--calibration", samples, "--input-shape", "12", "--low", "0", "--high", "1")
@@ -162,15 +145,6 @@ def test_steps_are_the_fewest_that_lose_no_more_and_the_card_says_what_each_lose
         assert bundle.calibration is not None
 
 
-def graph_of(*nodes: Any, **constants: NDArray[np.float32]) -> bytes:
-    values = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", None]) for name in ("input", "output")
-    ]
-    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(list(nodes), "g", values[:1], values[1:], initializers)
-    return helper.make_model(graph).SerializeToString()
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("newer", [False, True])
 def test_an_onnx_file_of_either_exporter_is_the_same_network(tmp_path: Path, *, newer: bool) -> None:
@@ -180,21 +154,3 @@ def test_an_onnx_file_of_either_exporter_is_the_same_network(tmp_path: Path, *, 
     torch.onnx.export(network, (samples[:1],), file, **ways)
     source = read_source(read_onnx(file), FrameworkOptions(input_shape=(1, 8, 8), time_steps=1))
     np.testing.assert_allclose(answers(source, samples.numpy()), network(samples).detach().numpy(), atol=1e-5)
-
-
-def test_an_onnx_file_says_which_nodes_cannot_be_converted(tmp_path: Path) -> None:
-    file = tmp_path / "net.onnx"
-    weight = np.ones((2, 2), np.float32)
-    nodes = (
-        helper.make_node("MatMul", ["input", "w"], ["a"], name="first"),
-        helper.make_node("Erf", ["a"], ["b"], name="gate"),
-        helper.make_node("MatMul", ["b", "a"], ["output"], name="attention"),
-    )
-    file.write_bytes(graph_of(*nodes, w=weight))
-    with pytest.raises(NotConvertible) as refused:
-        read_onnx(file)
-    assert str(refused.value).splitlines() == [
-        "the network holds 2 things that cannot be converted:",
-        "  'gate' (Erf): no rule converts it",
-        "  'attention' (MatMul): its input 2 is no constant of 2 axes in the file",
-    ]

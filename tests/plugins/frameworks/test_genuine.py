@@ -1,9 +1,7 @@
 """A module that computes something else than its class says is refused, or traced as the code that it really runs."""
 
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
-from torch.nn.utils import parametrize, prune
+from torch.nn.utils import prune
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.plugins.frameworks.compare import compare, random_encoded, run_framework
 from spikeserve.plugins.frameworks.convert import convert
-from spikeserve.plugins.frameworks.entry import load_network
 from spikeserve.plugins.frameworks.framework import find
 from spikeserve.plugins.frameworks.options import FrameworkOptions
-from spikeserve.training.errors import InvalidEntry, NotConvertible
+from spikeserve.training.errors import NotConvertible
 from tests.plugins.frameworks.plain_network import PLAIN, Hidden, taken_in
 from tests.plugins.frameworks.test_peers import names_of
 
@@ -135,51 +132,6 @@ def test_a_container_that_does_more_is_run_as_it_is(container: Callable[..., nn.
         inputs = DenseInputs(np.ones((8, 1, SIZE), np.float32), 8)
         counts.append(ReferenceEngine(found.network).run(inputs)[0].spike_counts.tolist())
     assert counts == [[[4] * SIZE], [[8] * SIZE]]
-
-
-class Noisy(nn.Module):
-    """A parametrization that gives other weights at each call."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + torch.randn_like(weight)
-
-
-def scripted() -> nn.Module:
-    return torch.jit.script(nn.Linear(2, 2))
-
-
-def traced_within() -> nn.Module:
-    compiled: nn.Module = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
-    return nn.Sequential(nn.Identity(), compiled)
-
-
-def quantised() -> nn.Module:
-    return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(2, 2)))  # type: ignore[no-untyped-call]
-
-
-def noisy() -> nn.Module:
-    made = nn.Sequential(nn.Linear(2, 2))
-    parametrize.register_parametrization(made[0], "weight", Noisy(), unsafe=True)
-    return made
-
-
-@pytest.mark.filterwarnings("ignore")  # of torch, about its own ways
-@pytest.mark.parametrize(
-    ("factory", "sentence"),
-    [
-        (scripted, r"gives a compiled module \(RecursiveScriptModule\), whose code cannot be read: return the nn"),
-        (traced_within, r"holds a compiled module at '1' \(TopLevelTracedModule\)"),
-        (quantised, r"has quantised weights at '0', expected the network of floats from before quantize_dynamic"),
-        (noisy, r"'0\.weight' is computed otherwise each time it is read"),
-    ],
-)  # fmt: skip
-def test_what_hides_its_code_or_its_weights_is_refused_at_the_door(
-    factory: Callable[[], nn.Module], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(InvalidEntry, match=sentence):
-        load_network(f"{__name__}:{factory.__name__}")
 
 
 @pytest.mark.parametrize("kind", ["IFNode(v_reset=None)", "LIFNode()", "HalfThresholdIFNode()", "SimpleIFNode()"])
