@@ -358,10 +358,7 @@ def joins(
     order = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
     turned = {"type": "Permute", "name": f"{name}_turned", "order": order}
     leaving = (*shape[:-1], shape[-2])
-    return [
-        (turned, (*shape[:-2], shape[-1], shape[-2])),
-        (product | {"inputs": [last, f"{name}_turned"]}, leaving),
-    ]
+    return [(turned, (*shape[:-2], shape[-1], shape[-2])), (product | {"inputs": [last, f"{name}_turned"]}, leaving)]
 
 
 def _without(shape: Shape, axis: int) -> Shape | None:

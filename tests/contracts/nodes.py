@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.neurons import program_of
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.exponential import exponential
 from spikeserve.models.spec.expressions import ARITY
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import NeuronBase
-from spikeserve.models.spec.program import write
 from spikeserve.models.spec.rules import GROWS, LEAKS, RESTS, Charge
-from tests.networks import FIRING, NODES, network_of, node_of, task
+from tests.networks import FIRING, NODES, network_of, task
 
 Node = dict[str, Any]
 
@@ -672,9 +670,8 @@ def row(nodes: list[Node], tensors: dict[str, Any], steps: Any, leaves: Any, mem
 
 
 def alike(node: Node) -> Iterator[Node]:
-    """Yield a neuron, and the same one as its author's program, and as kinds whose parameters then change nothing."""
+    """Yield a neuron, and the same one as kinds whose other parameters then change nothing."""
     yield node
-    yield from programs_of(node)
     kinds = [node]
     if node["type"] in ("I", "LI", "CubaLI"):
         kinds.append(node | {"type": f"{node['type']}F", "threshold": 100})
@@ -686,21 +683,6 @@ def alike(node: Node) -> Iterator[Node]:
         for each in kinds
         if each["type"] in ("LI", "LIF", "ALIF")
     )
-
-
-def programs_of(node: Node) -> Iterator[Node]:
-    """Yield a named neuron's equations as an author's own, where what is read of both is the same."""
-    named = node_of({"name": "node"} | node)
-    program = program_of(named)
-    if next(iter(program.starts), "membrane") == "membrane":
-        lines, leaving = write(program)
-        recurrent = {name: value for name, value in (node.get("recurrent") or {}).items() if name != "joins"}
-        yield {
-            "type": "Neuron" if program.spiking else "Integrator",
-            "program": {"states": {name: start.detail for name, start in program.starts.items()}, "step": lines}
-            | {"spikes" if program.spiking else "output": leaving},
-            "parameters": {name: named.values()[name] for name in program.parameters},
-        } | ({"recurrent": recurrent} if program.hears_itself else {})
 
 
 @dataclass(frozen=True)

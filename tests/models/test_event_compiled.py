@@ -15,8 +15,6 @@ import pytest
 
 from spikeserve.models.engines.event import compiled
 from spikeserve.models.engines.event.engine import compile_kernels
-from spikeserve.models.engines.event.native import call_node
-from spikeserve.models.engines.event.table import FAILED
 from tests.serving import ROOT
 
 SOURCE = """
@@ -115,35 +113,3 @@ def test_a_kernel_runs_where_no_cache_can_be_written(add_one: Callable[..., Any]
     cache.symlink_to(tmp_path / "nowhere" / "at_all")  # a folder that cannot be made
     run(add_one)
     assert not run(add_one).stats.cache_hits
-
-
-def test_a_kernel_is_called_without_a_look_at_its_types_from_its_second_call_on(add_one: Callable[..., Any]) -> None:
-    kernel = compiled.Kernel(add_one)
-    values = np.zeros(3, np.float32)
-    kernel.call(values)
-    kernel.call(values)
-    assert values.tolist() == [2.0, 2.0, 2.0]
-    assert kernel.call == kernel.dispatcher.get_overload((numba.typeof(values),)), (
-        f"Numba {numba.__version__}'s `get_overload` gives no code that can be called directly: "
-        "each call of a kernel would look at all its types"
-    )
-
-
-ADDRESSED = """
-def halve(table, row, run):
-    if run == 0:
-        raise MemoryError
-    return (table + row) // run
-"""
-
-
-def test_an_addressed_function_is_called_as_numba_calls_its_own_and_tells_when_it_fails(written: Written) -> None:
-    function = compiled.Addressed(written(ADDRESSED, "halve"))
-    called = numba.njit(lambda address, run: call_node(address, 5, 7, run))
-    assert called(function.address, 2) == 6, (
-        f"Numba {numba.__version__} calls its functions by another convention: a node's code would read other arguments"
-    )
-    assert called(function.address, 0) == FAILED, (
-        f"Numba {numba.__version__} returns an exception in another way: a run without memory would be taken for one "
-        "that is complete"
-    )

@@ -12,7 +12,7 @@ from spikeserve.models import coding
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, OutOfRange, Spec
-from spikeserve.models.spec.network import Network
+from tests.models.test_wide import image
 from tests.networks import toy
 from tests.same import assert_same
 
@@ -153,52 +153,31 @@ def test_a_number_of_steps_that_the_model_cannot_run_is_refused() -> None:
 
 SIDE, STEPS = 32, 250
 RASTER_BYTES = 4 * STEPS * 2 * SIDE * SIDE  # 2 MB
-FIRST: dict[str, dict[str, Any]] = {
-    "Conv2d": {"in_channels": 2, "out_channels": 1, "kernel_size": 8, "stride": 8, "bias": False},
-    "SumPool2d": {"kernel_size": 8},
-    "AvgPool2d": {"kernel_size": 8},
-    "AvgPool2d, overhanging": {"kernel_size": 9, "overhang": True},
-    "MaxPool2d": {"kernel_size": 8},
-    "Flatten": {},
-    "Scale": {"scale": 0.5},
-    "Scale, its own for each step": {"scale": "per_channel", "steps": STEPS},
-    "Delay": {"delay": 2},
-    "Permute": {"order": [0, 2, 1]},
-    "two of them": {},
-}
-
-
-def camera(first: str) -> Network:
-    """Return a network of a camera's events, 2 channels of 32 × 32, that ends in two neurons, with any weights."""
-    kind = first.partition(",")[0]
-    nodes: list[dict[str, Any]] = [{"type": kind, "name": "first"} | FIRST[first]]
-    if kind == "two of them":
-        nodes = [
-            {"type": "Scale", "name": "first", "scale": 0.5},
-            {"type": "SumPool2d", "name": "pool", "kernel_size": 8, "inputs": ["first", "input"]},
-        ]
-    pooled = {"Conv2d": 16}.get(kind, 2 * 16 if "Pool" in nodes[-1]["type"] else 2 * SIDE * SIDE)
-    nodes += [] if kind == "Flatten" else [{"type": "Flatten", "name": "flat"}]
-    nodes += [{"type": "Linear", "name": "fc", "in_features": pooled, "out_features": 2}, {"type": "IF", "name": "out"}]
-    spec = Spec.read(
-        {"nodes": nodes, "input": {"shape": [2, SIDE, SIDE]}, "coding": "spikes"}
-        | {"time_steps": STEPS, "labels": ["on", "off"]}
-    )
-    rng = np.random.default_rng(0)
-    shapes = spec.tensor_shapes.items()
-    return Network(spec, {name: (rng.integers(-8, 9, shape) / 8).astype(np.float32) for name, shape in shapes})
+FIRST: list[list[dict[str, Any]]] = [
+    *([{"type": f"{kind}Pool2d", "kernel_size": 8}] for kind in ("Sum", "Avg", "Max")),
+    [{"type": "AvgPool2d", "kernel_size": 9, "overhang": True}],
+    [{"type": "Scale", "scale": 0.5}],
+    [{"type": "Scale", "scale": "per_channel", "steps": STEPS}],
+    [{"type": "Delay", "delay": 2}],
+    [{"type": "Permute", "order": [0, 2, 1]}],
+    # two of them, which are added
+    [{"type": "Scale", "scale": 0.5}, {"type": "SumPool2d", "kernel_size": 8, "inputs": ["n0", "input"]}],
+    [],  # a convolution
+]
 
 
 @pytest.mark.parametrize("high", [1.0, 3.0])
 @pytest.mark.parametrize("first", FIRST)
-def test_the_event_engine_makes_no_raster_of_events(first: str, high: float) -> None:
+def test_the_event_engine_makes_no_raster_of_events(first: list[dict[str, Any]], high: float) -> None:
     # 300 events in 512,000 values: all that a run allocates, one block of a step included, is less than a fifth of the
     # raster.
-    network = camera(first)
+    kernel = {"kernel_size": 8, "stride": 8} if not any("Pool" in node["type"] for node in first) else {}
+    named = [node | {"name": f"n{place}"} for place, node in enumerate(first)]
+    network = image("9 bits", (2, SIDE, SIDE), *named, **{"out_channels": 1} | kernel)
     engine, rng = EventEngine(network), np.random.default_rng(0)
     sent = coding.Events(rng.integers(0, STEPS, 300), rng.integers(0, 2 * SIDE * SIDE, 300))
     task = network.spec.model_copy(update={"input": network.spec.input.model_copy(update={"high": high})})
-    inputs = coding.encode_events([sent], task)
+    inputs = coding.encode_events([sent], task, STEPS)
     expected, _ = engine.run(inputs.dense())
     tracemalloc.start()
     try:

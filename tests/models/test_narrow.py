@@ -17,7 +17,8 @@ from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.plugins.report.complexity import Complexity
 from tests.bundles import publish
-from tests.networks import network_of, task, toy
+from tests.models.test_wide import image
+from tests.networks import toy
 
 SHAPES = st.sampled_from([(1, 1), (3, 5), (2, 3, 2, 2), (4, 0)])
 
@@ -60,30 +61,9 @@ def test_weights_that_need_more_bits_are_not_narrow(row: list[float]) -> None:
 
 
 def drawn(bits: WeightBits) -> Network:
-    """A convolution of 18 weights an output, a recurrent layer and a Linear, all of these bits, drawn with a seed."""
-    rng, most = np.random.default_rng(0), 2 ** ((bits or 8) - 1) - 1
-
-    def weights(*shape: int) -> FloatArray:
-        exponents = rng.integers(-8, -3, (shape[0], *[1] * (len(shape) - 1)))
-        return np.ldexp(rng.integers(-most, most + 1, shape).astype(np.float32), exponents)
-
-    return network_of(
-        [
-            {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3}
-            | {"kernel_size": 3, "weight_bits": bits},
-            {"type": "Flatten", "name": "flat"},
-            {"type": "LIF", "name": "lif", "decay": 0.5, "recurrent": {"weight_bits": bits}},
-            {"type": "Linear", "name": "fc", "in_features": 27, "out_features": 2, "bias": False, "weight_bits": bits},
-            {"type": "IF", "name": "out"},
-        ],
-        {
-            "conv.weight": weights(3, 2, 3, 3),
-            "conv.bias": rng.normal(0, 1, 3).astype(np.float32),
-            "lif.recurrent.weight": weights(27, 27),
-            "fc.weight": weights(2, 27),
-        },
-        **task([2, 5, 5], 4, ["left", "right"], "spikes"),
-    )
+    """A convolution of 18 weights an output, and a Linear, all of these bits, drawn with a seed; see test_wide."""
+    network = image(f"{bits or 8} bits", (2, 5, 5), out_channels=3)
+    return Network(network.spec.with_weight_bits({"conv.weight": bits, "fc.weight": bits}), network.tensors)
 
 
 BITS: tuple[WeightBits, ...] = (8, 7, 6, 4)
@@ -103,9 +83,9 @@ def test_a_bundle_stores_narrow_weights_in_few_bytes_and_answers_as_before(tmp_p
         narrow.verify(narrow.engine(engine))
         expected, found = (each.engine(engine).run(wide.golden.inputs)[0] for each in (wide, narrow))
         np.testing.assert_array_equal(found.spike_counts, expected.spike_counts)
-    # 54 + 729 + 54 weights of a byte, or 18 / 2 * 3 + 14 * 27 + 14 * 2 bytes of two; 3 biases; 32 exponents of 2 bytes.
-    stored = (433 if bits == 4 else 837) + 12 + 64
-    assert (Complexity(narrow.network).footprint, Complexity(wide.network).footprint) == (stored, 4 * 840)
+    # 54 + 81 weights of a byte, or 18 / 2 * 3 + 14 * 3 bytes of two; 6 biases; 6 exponents of 2 bytes.
+    stored = (69 if bits == 4 else 135) + 24 + 12
+    assert (Complexity(narrow.network).footprint, Complexity(wide.network).footprint) == (stored, 4 * 141)
 
 
 def test_weights_that_are_not_as_narrow_as_their_node_says_are_a_sentence() -> None:

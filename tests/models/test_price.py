@@ -1,6 +1,7 @@
 """What loading takes is reckoned before anything is made: numbers worked out by hand, and bundles that ask too much."""
 
 import json
+import math
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from spikeserve.models.spec.neuron_parameters import ROWS
 from spikeserve.models.spec.price import LoadLimits, Price
 from tests.bundles import publish, rewrite
 from tests.hostile_bundles.specs import HugeSpec, huge_specs
-from tests.networks import toy
+from tests.networks import node_of, toy
 
 MAX_ALLOCATED = 2**22  # bytes that a refusal may allocate: a spec's own, and nothing of what it calls for
 
@@ -54,13 +55,6 @@ def test_weights_of_few_bits_cost_what_they_do_multiplied_out_but_a_byte_in_the_
         Price.of(few).check(LoadLimits())
 
 
-def test_a_recurrent_layer_costs_a_weight_and_a_product_for_each_pair_of_its_neurons() -> None:
-    nodes = [{"type": "LIF", "name": "out", "decay": 0.5, "recurrent": {"bias": True}}]
-    _, out = Price.of(spec_of(nodes, [3], 3)).nodes
-    # 9 weights and 3 biases of 16 bytes beside three neurons; 9 products and 3 outputs at each step.
-    assert (out.tables, out.making, out.running) == (12 * 16 + 3 * (5 * len(ROWS) + 32), 12, 9 + 3)
-
-
 def program(*lines: str, states: dict[str, Any], **parameters: Any) -> dict[str, Any]:
     text = {"states": states, "step": lines, "spikes": "s"}
     return {"type": "Neuron", "name": "out", "program": text, "parameters": parameters}
@@ -89,51 +83,41 @@ def test_a_long_program_over_a_wide_layer_is_refused_by_its_operations() -> None
         price.check(LoadLimits(operations=taken - 1))
 
 
-def test_a_convolution_costs_its_padded_input_and_its_windows() -> None:
-    nodes: list[dict[str, Any]] = [
-        {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3, "kernel_size": 3, "padding": 1},
-        {"type": "IF", "name": "fire"},
-        {"type": "AvgPool2d", "name": "pool", "kernel_size": 2},
-        {"type": "Flatten", "name": "flat"},
-        {"type": "IF", "name": "out"},
-    ]
-    _, conv, _, pool, *_ = Price.of(spec_of(nodes, [2, 4, 4], 12)).nodes
-    # 48 outputs of 9 taps and 2 channels, and the outputs themselves.
-    assert conv.running == 48 * 18 + 48
-    # An output's signal, and an input of 2 channels of 6 by 6 as floats.
-    assert conv.per_step == 48 * 12 + 2 * 36 * 4
-    # 57 parameters, 48 outputs and 32 inputs; on each of 4 rows 3 taps of 4 outputs are listed.
-    assert conv.tables == 57 * 16 + (48 + 32) * 32 + 4 * 12 * 64
+IF: dict[str, Any] = {"type": "IF", "name": "out"}
+CONV: dict[str, Any] = {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3, "padding": 1}
+UP: dict[str, Any] = CONV | {"type": "ConvTranspose2d", "kernel_size": [2, 3]}
+POOL: dict[str, Any] = {"type": "AvgPool2d", "name": "pool", "kernel_size": 2}
+LATE: dict[str, Any] = {"type": "Delay", "name": "late", "delay": "per_neuron"}
+SHORTCUT: list[dict[str, Any]] = [LATE, IF | {"inputs": ["late", "input", "late"]}]
+COSTS: list[tuple[list[dict[str, Any]], list[int], int, dict[str, int]]] = [
+    # 9 weights and 3 biases of 16 bytes beside three neurons; 9 products and 3 outputs at each step.
+    ([IF | {"recurrent": {"bias": True}}], [3], 1, {"making": 12, "running": 9 + 3}),
+    ([IF | {"recurrent": {"bias": True}}], [3], 1, {"tables": 12 * 16 + 3 * (5 * len(ROWS) + 32)}),
+    # 48 outputs of 9 taps and 2 channels, and the outputs themselves; an output's signal, and an input of 2 channels of
+    # 6 by 6 as floats; 57 parameters, 48 outputs and 32 inputs; on each of 4 rows 3 taps of 4 outputs are listed.
+    ([CONV | {"kernel_size": 3}, IF], [2, 4, 4], 1, {"running": 48 * 18 + 48, "per_step": 48 * 12 + 2 * 36 * 4}),
+    ([CONV | {"kernel_size": 3}, IF], [2, 4, 4], 1, {"tables": 57 * 16 + (48 + 32) * 32 + 4 * 12 * 64}),
     # Each of 4 windows covers 4 positions, for 3 channels, and each of the 48 inputs counts for one window.
-    assert pool.running == 3 * 16 + 12
-    assert pool.tables == 12 * 32 + 16 * 64 + 48 * 4
+    ([POOL, IF], [3, 4, 4], 1, {"running": 3 * 16 + 12, "tables": 12 * 32 + 16 * 64 + 48 * 4}),
+    # 40 inputs, each of which goes to 6 taps of 3 channels; 45 outputs of 3 by 5, and 3 channels of 5 by 7 with what
+    # the padding takes away; 39 parameters, and the interpreter lists 4 rows by 2 taps and 5 columns by 3.
+    ([UP, IF], [2, 4, 5], 1, {"running": 40 * 18 + 45, "per_step": 45 * 12 + 3 * 5 * 7 * 4}),
+    ([UP, IF], [2, 4, 5], 1, {"making": 39 + 100 * (4 * 2 + 5 * 3)}),
+    # The longest delay for each sample, and of each of two edges more a sum.
+    (SHORTCUT, [5], 1, {"carried": 5 * 7 * 4}),
+    (SHORTCUT, [5], 2, {"running": 5 + 2 * 5}),
+]
 
 
-def test_a_transposed_convolution_costs_its_products_and_all_outputs_before_they_are_cut() -> None:
-    nodes: list[dict[str, Any]] = [
-        {"type": "ConvTranspose2d", "name": "up", "in_channels": 2, "out_channels": 3}
-        | {"kernel_size": [2, 3], "padding": 1},
-        {"type": "IF", "name": "fire"},
-        {"type": "Flatten", "name": "flat"},
-        {"type": "IF", "name": "out"},
-    ]
-    _, up, *_ = Price.of(spec_of(nodes, [2, 4, 5], 3 * 3 * 5)).nodes
-    # 40 inputs, each of which goes to 6 taps of 3 channels; 45 outputs of 3 by 5.
-    assert up.running == 40 * 18 + 45
-    # An output's signal, and 3 channels of 5 by 7, with what the padding takes away, as floats.
-    assert up.per_step == 45 * 12 + 3 * 5 * 7 * 4
-    # 39 parameters; the interpreter lists 4 rows by 2 taps and 5 columns by 3.
-    assert up.making == 39 + 100 * (4 * 2 + 5 * 3)
-
-
-def test_a_delay_costs_its_longest_for_each_sample_and_each_edge_a_sum() -> None:
-    nodes: list[dict[str, Any]] = [
-        {"type": "Delay", "name": "late", "delay": "per_neuron"},
-        {"type": "IF", "name": "out", "inputs": ["late", "input", "late"]},
-    ]
-    _, late, out = Price.of(spec_of(nodes, [5], 5), {"late": 7}).nodes
-    assert late.carried == 5 * 7 * 4
-    assert out.running == 5 + 2 * 5  # the neurons, and two sums
+@pytest.mark.parametrize(("nodes", "shape", "place", "expected"), COSTS)
+def test_a_node_costs_what_is_worked_out_by_hand(
+    nodes: list[dict[str, Any]], shape: list[int], place: int, expected: dict[str, int]
+) -> None:
+    outputs: tuple[int, ...] = tuple(shape)
+    for node in nodes:
+        outputs = node_of(node).output_shape(outputs)
+    cost = Price.of(spec_of(nodes, shape, math.prod(outputs)), {"late": 7}).nodes[place]
+    assert {name: getattr(cost, name) for name in expected} == expected
 
 
 def test_the_price_of_taps_is_one_line_of_inputs_and_an_output_for_each_tap() -> None:

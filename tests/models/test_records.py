@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 
 from spikeserve.models.coding import EventInputs
 from spikeserve.models.coding import records as module
-from spikeserve.models.coding.records import (
-    EventBinner,
-    StepEvents,
-    make_records,
-    records_of,
-    times_of,
-    unwrapped,
-)
+from spikeserve.models.coding.records import EventBinner, StepEvents, make_records, records_of, times_of, unwrapped
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, Input, Origin, OutOfRange, Polarity
 from tests.networks import toy

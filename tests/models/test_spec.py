@@ -285,10 +285,7 @@ OF_THE_LAST: list[tuple[dict[str, Any], str]] = [
     ({"readout": "first_spike"}, "node 'fc': readout 'first_spike' needs a spiking last node, not Linear"),
     ({"readout": "max_membrane"}, "a neuron as the last node, not Linear; 'max' reads any node's output"),
     ({"readout": "last", "units": ["m", "s"]}, "units: ['m', 's'] given, but scores is 'softmax', which has none"),
-    (
-        {"readout": "last", "scores": "values", "units": ["m"]},
-        "units: 1 given, expected one for each of the 2 labels",
-    ),
+    ({"readout": "last", "scores": "values", "units": ["m"]}, "units: 1 given, expected one for each of the 2 labels"),
     (
         {"input": {"shape": [30_000]}}
         | {"nodes": [{"type": "Delay", "name": "n", "taps": [*range(100_000)]}, {"type": "IF", "name": "out"}]},

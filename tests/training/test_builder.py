@@ -47,20 +47,6 @@ def test_names_are_made_such_as_a_spec_can_have_and_that_are_free() -> None:
     assert names == ["a_b", "a_b_2", "node_0", "node__", "input_2", "x" * 60]
 
 
-@pytest.mark.parametrize("value", [0.1, np.float64(0.1), np.array(0.1), np.full(2, 0.1), np.full((1, 2), 0.1)])
-def test_a_parameter_that_is_the_same_everywhere_is_a_number_rounded_to_float32(value: Any) -> None:
-    network = threshold(value)
-    assert network.spec.nodes[0].threshold == float(np.float32(0.1))  # type: ignore[union-attr]
-    assert network.tensors == {}
-
-
-def test_a_parameter_that_differs_is_an_array_of_the_layer_as_pytorch_spreads_it() -> None:
-    network = threshold(np.array([[[1.0]], [[2.0]]]), (2, 1, 2))
-    assert network.spec.nodes[0].threshold == "per_neuron"  # type: ignore[union-attr]
-    assert network.tensors["if.threshold"].tolist() == [[[1, 1]], [[2, 2]]]
-    assert network.tensors["if.threshold"].dtype == np.float32
-
-
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
@@ -219,27 +205,6 @@ def test_what_the_nodes_cannot_do_is_refused_by_name() -> None:
             taken_in(nn.Sequential(module, Spike(), nn.Flatten()), 2, 4, 6)
     with pytest.raises(NotConvertible, match="output_size is 3: windows of several sizes would cover an input of sh"):
         taken_in(nn.Sequential(nn.AdaptiveAvgPool1d(3), Spike(), nn.Flatten()), 1, 20)
-
-
-def test_joins_are_added_with_the_names_of_their_inputs() -> None:
-    # 1 * 3 = 3 for each of two values, then the products behind the input: (3, 3, 1, 1).
-    builder = Builder((2,))
-    three = builder.add(connections.linear("three", np.eye(2) * 3, None))
-    product = builder.add(Draft("product", nodes.Multiply), [three, "input"])
-    builder.add(Draft("both", nodes.Concatenate, {"axis": 0}), [product, "input"])
-    assert builder.shape == (4,)
-    square = builder.add(Draft("square", nodes.Reshape, {"shape": (2, 2)}))
-    turned = builder.add(Draft("turned", nodes.Permute, {"order": (1, 0)}))
-    builder.add(Draft("matrix", nodes.MatMul), [square, turned])
-    builder.add(Draft("flat", nodes.Flatten))
-    builder.add(connections.affine("norm", np.array([1.0, 2, 3, 4]), np.zeros(4)))
-    builder.add(Draft("out", nodes.IF))
-    network = builder.network(Options(time_steps=1), dt=None)
-    # (3, 3; 1, 1) times its transposed is (18, 6; 6, 2), each scaled by its own.
-    run, _ = EventEngine(network).run(DenseInputs(np.ones((1, 1, 2), np.float32), 1), record=EVERYTHING)
-    assert run.membranes["out"][0, 0].tolist() == [17, 11, 17, 7]
-    with pytest.raises(InvalidGraph, match="node 'one': inputs"):
-        builder.add(Draft("one", nodes.Multiply), ["out"])
 
 
 def test_a_batch_norm_behind_a_transposed_convolution_scales_its_outputs() -> None:

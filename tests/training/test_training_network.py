@@ -14,7 +14,6 @@ from spikeserve.training.config import NetworkConfig, Surrogate
 from spikeserve.training.fit.architecture import NodeTraining, build_architecture
 from spikeserve.training.fit.layers import Delays, SynapticDelays
 from spikeserve.training.fit.network import TrainingNetwork, forward
-from spikeserve.training.fit.operators import connect, dense
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
@@ -100,22 +99,3 @@ def test_a_synapse_is_spread_over_taps_around_its_delay_and_in_the_end_is_one_of
     assert delays(weight).flatten().tolist() == one_tap
     assert delays.delay.item() == 2
     assert not delays(weight).requires_grad
-
-
-@pytest.mark.parametrize("share", [0.1, 0.9])  # few spikes are followed, many are a dense product
-def test_taps_and_a_linear_have_the_gradients_of_a_convolution_over_time(share: float) -> None:
-    torch.manual_seed(2)
-    spikes = (torch.rand(9, 4, 5) < share).float()
-    delays, linear = Delays(Delay(name="d", taps=(0, 2, 4)), (5,)), torch.nn.Linear(15, 6)
-    kernel = linear.weight.detach().view(6, 3, 5).permute(0, 2, 1).flip(-1).contiguous().requires_grad_()
-    found, given = spikes.clone().requires_grad_(), spikes.clone().requires_grad_()
-    out = dense(connect(linear, delays(found, 9)))
-    padded = torch.nn.functional.pad(given.permute(1, 2, 0), (4, 0))
-    expected = torch.nn.functional.conv1d(padded, kernel, linear.bias.detach(), dilation=2).permute(2, 0, 1)
-    torch.testing.assert_close(out, expected)
-    for values in (out, expected):
-        values.pow(2).sum().backward()  # type: ignore[no-untyped-call]
-    assert kernel.grad is not None
-    assert linear.weight.grad is not None
-    torch.testing.assert_close(found.grad, given.grad)
-    torch.testing.assert_close(linear.weight.grad.view(6, 3, 5), kernel.grad.flip(-1).permute(0, 2, 1))

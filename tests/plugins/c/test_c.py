@@ -5,18 +5,19 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.targets import TARGETS
 from spikeserve.models.bundle import Bundle
-from spikeserve.models.coding import DenseInputs, EventInputs
+from spikeserve.models.coding import EventInputs
 from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.network import Network
 from spikeserve.plugins.c.compiled import FLAGS, CompiledC
 from spikeserve.plugins.c.source import write
 from spikeserve.training.report.parity import against_reference
+from tests.models.test_wide import layer, raster
 from tests.networks import network_of, task
 from tests.pages import block_with
 from tests.service.sessions.test_values import apart
@@ -69,8 +70,8 @@ def test_events_give_the_bits_of_the_raster_that_they_stand_for() -> None:
     dense = bundle.golden.inputs
     runs = [CompiledC(bundle.network).run(inputs) for inputs in (dense, EventInputs.of(dense))]
     np.testing.assert_array_equal(runs[0].readout, runs[1].readout)
-    for name, raster in runs[0].rasters.items():
-        np.testing.assert_array_equal(raster, runs[1].rasters[name])
+    for name, spikes in runs[0].rasters.items():
+        np.testing.assert_array_equal(spikes, runs[1].rasters[name])
 
 
 def test_raw_values_become_the_currents_of_the_service(tmp_path: Path) -> None:
@@ -130,30 +131,17 @@ def test_a_compiler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-def test_weights_of_few_bits_take_as_few_bytes() -> None:
-    weights = np.random.default_rng(0).integers(-7, 8, (8, 100)).astype(np.float32) / 16
-    fields = task(100, 2, "abcdefgh", "spikes")
-    nodes: list[dict[str, Any]] = [
-        {"type": "Linear", "name": "fc", "in_features": 100, "out_features": 8, "bias": False, "weight_bits": 4},
-        {"type": "IF", "name": "out"},
-    ]
-    network = network_of(nodes, {"fc.weight": weights}, **fields)
-    assert "uint8_t n0_weight[400]" in write(network, "n").code
-    inputs = DenseInputs((np.random.default_rng(1).random((20, 3, 100)) < 0.2).astype(np.float32), 20)
-    assert against_reference(network, CompiledC(network).run, inputs)[:2] == (0, 0)
-
-
-def test_of_synapses_with_delays_of_their_own_only_those_are_written_that_are_not_0() -> None:
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(64, 500)).astype(np.float32) * (rng.random((64, 500)) < 0.04)
-    nodes: list[dict[str, Any]] = [
-        {"type": "Delay", "name": "seen", "taps": [*range(25)]},
-        {"type": "Linear", "name": "fc", "in_features": 500, "out_features": 64, "bias": False},
-        {"type": "LIF", "name": "out", "decay": 0.9},
-    ]
-    network = network_of(nodes, {"fc.weight": weight}, **task(20, 30, 64, "spikes"))
-    assert f"n1_output[{np.count_nonzero(weight)}]" in write(network, "n").code
-    inputs = DenseInputs((rng.random((30, 3, 20)) < 0.2).astype(np.float32), 30)
+@pytest.mark.parametrize(
+    ("network", "table"),
+    [
+        (layer("4 bits", 100, 8, bias=False), "uint8_t n0_weight[400]"),
+        # Of synapses with delays only those are written that are not 0.
+        (layer("floats", 20, 64, taps=25, share=0.04), "n1_output[{}]"),
+    ],
+)
+def test_weights_of_few_bits_or_mostly_0_take_as_few_bytes(network: Network, table: str) -> None:
+    assert table.format(np.count_nonzero(network.tensors["fc.weight"])) in write(network, "n").code
+    inputs = raster(0.2, 3, network)
     assert against_reference(network, CompiledC(network).run, inputs)[:2] == (0, 0)
 
 
