@@ -1,7 +1,6 @@
 """Events and samples as the client sends them are those that were given, as the server reads them."""
 
 import io
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as of_numpy
 
 from spikeserve import InvalidEvents, events, read_events
 from spikeserve.messages import cut_events
@@ -66,22 +64,6 @@ def test_records_that_come_after_others_are_counted_on_from_these() -> None:
     assert events(make_records([2, 2**32 - 3], [0, 1])).t.tolist() == [2**32 + 2, 2**32 - 3]
 
 
-numbers = of_numpy.arrays(
-    st.sampled_from([np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_]),
-    of_numpy.array_shapes(max_side=4),
-)
-
-
-@given(numbers)
-def test_an_array_arrives_as_the_float32_that_the_server_computes_with(array: np.ndarray[Any, Any]) -> None:
-    (call,) = predict_calls(array, "m", None, {})
-    assert (call.path, call.headers) == ("/models/m/predict", {"content-type": "application/x-npy"})
-    assert call.content is not None
-    with np.errstate(over="ignore"):
-        sent, given = read(call.content).astype(np.float32), array.astype(np.float32)
-    np.testing.assert_array_equal(sent, given)
-
-
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
@@ -111,30 +93,6 @@ def test_a_long_array_that_is_nearly_empty_is_compressed() -> None:
     assert call.content is not None
     assert len(call.content) < raster.size / 20
     np.testing.assert_array_equal(read(zlib.decompress(call.content)), raster)
-
-
-def test_samples_of_events_are_json() -> None:
-    sample = {"t": np.array([0, 3]), "unit": [5, 2]}
-    (call,) = predict_calls([sample, [[0, 1], [1, 0]]], "m", 3, {"seed": 1, "stop": "decided"})
-    assert call.path == "/models/m/versions/3/predict"
-    assert json.loads(call.content or b"") == {
-        "inputs": [{"t": [0, 3], "unit": [5, 2]}, [[0, 1], [1, 0]]], "seed": 1, "stop": "decided",
-    }  # fmt: skip
-
-
-def test_samples_of_different_lengths_are_json() -> None:
-    (call,) = predict_calls([np.zeros((1, 2)), np.ones((2, 2))], "m", None, {})
-    assert json.loads(call.content or b"") == {"inputs": [[[0, 0]], [[1, 1], [1, 1]]]}
-
-
-def test_recordings_are_records_a_request_for_each() -> None:
-    recording = events({"t": [1, 0], "unit": [7, 8]})
-    calls = predict_calls([recording, make_records([5], [1])], "m", None, {})
-    assert [call.content for call in calls] == [
-        make_records([0, 1], [8, 7]).tobytes(),
-        make_records([5], [1]).tobytes(),
-    ]
-    assert calls[0].headers == {"content-type": "application/vnd.spikeserve.events"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from time import process_time
 from typing import Any
 
@@ -24,7 +23,6 @@ from spikeserve.models.spec import Coding
 from spikeserve.plugins.grpc.codec import MessageCodec
 from spikeserve.plugins.grpc.messages import ModelInferRequest
 from spikeserve.plugins.grpc.wire import part
-from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.binary import read_npy
 from spikeserve.service.inference.decoding.json_events import EventReader
 from spikeserve.service.inference.decoding.media import media_type
@@ -36,7 +34,6 @@ from spikeserve.service.inference.sessions.windows import Windows
 from spikeserve.service.keys import KeyRing, bearer_key
 from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.websockets import Frames, handshake_error
-from spikeserve.service.services import Services
 from spikeserve.service.telemetry.access import request_id_of
 from tests.bundles import published
 from tests.inside import Inside
@@ -51,24 +48,14 @@ QUICK_SECONDS = 0.01  # what is read so quickly may grow as it likes
 LONG_SECONDS = 1.0  # of a small input, beyond which the large one is not tried
 
 
-@dataclass(frozen=True)
-class Models:
-    """What parsers need of a server: its models, one of values, one of spikes and one of events."""
-
-    services: Services
-
-    def model(self, name: str) -> LoadedModel:
-        return self.services.catalog.get(name)
-
-
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
     root = published(tmp_path_factory, toy=toy(), spikes=toy(Coding.SPIKES), pairs=pairs())
     with serving(root, engine="reference", default_model="toy") as client:
-        yield Models(Inside(client.app).services)
+        yield Inside(client.app)
 
 
-Read = Callable[[Models, bytes], object]
+Read = Callable[[Inside, bytes], object]
 Make = Callable[[int], bytes]
 
 
@@ -82,38 +69,38 @@ def numbered(start: bytes, unit: bytes, between: bytes, end: bytes = b"") -> Mak
     return lambda size: start + between.join(unit % number for number in range(size // (len(unit) + 6))) + end
 
 
-def native(models: Models, body: bytes, name: str = "toy") -> None:
+def native(models: Inside, body: bytes, name: str = "toy") -> None:
     NativeCodec(models.model(name)).decode(body)
 
 
-def v2(models: Models, body: bytes) -> None:
+def v2(models: Inside, body: bytes) -> None:
     InferCodec(models.model("toy"), models.services.blobs, {}, None).decode(body)
 
 
-def v2_binary(models: Models, body: bytes) -> None:
+def v2_binary(models: Inside, body: bytes) -> None:
     headers = {b"inference-header-content-length": b"%d" % (len(body) // 2)}
     InferCodec(models.model("toy"), models.services.blobs, headers, None).decode(body)
 
 
-def grpc(models: Models, body: bytes) -> None:
+def grpc(models: Inside, body: bytes) -> None:
     parted = part(body)
     MessageCodec(models.model("toy"), models.services.blobs, parted).decode(b"")
 
 
-def message(_: Models, text: bytes) -> None:
+def message(_: Inside, text: bytes) -> None:
     read_message(text.decode(), None)
 
 
-def values_message(_: Models, text: bytes) -> None:
+def values_message(_: Inside, text: bytes) -> None:
     read_message(text.decode(), 1)
 
 
-def ordinary_events(models: Models, body: bytes) -> None:
+def ordinary_events(models: Inside, body: bytes) -> None:
     reader = EventReader(models.model("spikes").spec, 4)
     reader.read(body, 0, len(body), 0, reader.rows)
 
 
-def windows(models: Models, content: bytes) -> None:
+def windows(models: Inside, content: bytes) -> None:
     spec = models.model("pairs").network.spec
     assert spec.input.events is not None
     closing = Windows(spec.input.events, 2)
@@ -122,15 +109,15 @@ def windows(models: Models, content: bytes) -> None:
         pass
 
 
-def state(models: Models, text: bytes) -> None:
+def state(models: Inside, text: bytes) -> None:
     models.services.blobs.read(models.model("pairs"), text.decode())
 
 
-def events(models: Models, content: bytes) -> None:
+def events(models: Inside, content: bytes) -> None:
     NativeCodec(models.model("pairs"), kind=b"application/vnd.spikeserve.events").decode(content)
 
 
-def handshake(_: Models, headers: bytes) -> None:
+def handshake(_: Inside, headers: bytes) -> None:
     lines = [tuple(line.split(b": ", 1)) for line in headers.split(b"\r\n") if b": " in line]
     handshake_error(b"/models/pairs/stream", lines)  # type: ignore[arg-type]
     protocol = ServerProtocol(max_size=None)
@@ -139,20 +126,20 @@ def handshake(_: Models, headers: bytes) -> None:
         protocol.accept(request)  # type: ignore[arg-type]
 
 
-def backlog(models: Models, content: bytes) -> None:
+def backlog(models: Inside, content: bytes) -> None:
     received = Backlog(models.services.budget)
     received.add(content)
     while received.take(0):
         pass
 
 
-def frames(_: Models, content: bytes) -> None:
+def frames(_: Inside, content: bytes) -> None:
     incoming, at = Frames(), 0
     while incoming.has_part(content, at):
         at = incoming.part_end(content, at)
 
 
-def key(_: Models, header: bytes) -> None:
+def key(_: Inside, header: bytes) -> None:
     KeyRing((b"x" * 32,), ()).refusal(bearer_key(header), control=False)
 
 
@@ -316,7 +303,7 @@ def _unpack(packed: bytes) -> bytes:
     return gzip.decompress(packed)
 
 
-def seconds(read: Read, models: Models, given: bytes) -> float:
+def seconds(read: Read, models: Inside, given: bytes) -> float:
     """Return the processor time of reading an input, the least of several, or a limit that it exceeds."""
     least = LONG_SECONDS * TIMES
     for _ in range(3):
@@ -330,7 +317,7 @@ def seconds(read: Read, models: Models, given: bytes) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_time_to_read_it_grows_no_faster_than_what_is_read(models: Models, case: str) -> None:
+def test_the_time_to_read_it_grows_no_faster_than_what_is_read(models: Inside, case: str) -> None:
     read, largest, make = CASES[case]
     small, large = make(largest // TIMES), make(largest)
     tried = []
