@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikeserve.models.coding.encode import uniform
 from spikeserve.models.engines.readout import check_spikes
 from spikeserve.models.engines.state import State, check_ages
 from spikeserve.models.spec.connections import Linear
@@ -22,7 +21,6 @@ from spikeserve.models.spec.shapes import Reshape
 from spikeserve.plugins.frameworks.conversion.onnx_file import read_onnx
 from spikeserve.plugins.frameworks.entry import renamed
 from spikeserve.service import keys
-from spikeserve.service.inference.decoding.validation import parameters
 from spikeserve.service.inference.protocols.v2.decode import _length
 from spikeserve.service.inference.protocols.v2.parsing import parse
 from spikeserve.service.inference.protocols.v2.schemas import IndexRequest, InputTensor
@@ -54,7 +52,6 @@ def _key(letters: int) -> None:
 
 # Where a bound is, what meets it with a size, and what says that the size is too large.
 BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
-    "models.coding.encode.MAX_SEED": (lambda n: uniform(n, 1, (1,)), "seed is"),
     "models.engines.readout.MAX_SPIKES": (lambda n: check_spikes("out", n), "its threshold is too low for"),
     "models.engines.state.MOST_STEPS": (lambda n: check_ages(State(np.array([n]), {}), 1), "a sample's steps are"),
     "models.spec.events.MAX_STEP_US": (lambda n: EventBinning(step_us=n, sensor=(2,)), "step_us"),
@@ -63,9 +60,6 @@ BOUNDS: dict[str, tuple[Callable[[int], object], str]] = {
     "models.spec.shapes.MAX_AXES": (lambda n: Reshape(name="x", shape=(1,) * n), "at most 6 items"),
     "models.spec.sparse.MOST_PLACES": (
         lambda n: Linear(name="x", in_features=4, out_features=-(-n // 4), nonzero=1), "nonzero is",
-    ),
-    "service.inference.decoding.validation.MAX_PARAMETERS": (
-        lambda n: parameters(b"&".join(b"a%d=1" % each for each in range(n))), "more than 16 parameters",
     ),
     "service.inference.protocols.v2.decode.MAX_DIGITS": (lambda n: _length("1".zfill(n), 1), "the length of the body"),
     "service.inference.protocols.v2.parsing.MAX_BRACKETS": (lambda n: parse(b"[" * n, IndexRequest), "lists and"),

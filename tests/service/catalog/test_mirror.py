@@ -22,7 +22,7 @@ from spikeserve.models.bundle.copies import CACHE, cache_of, locked, repository_
 from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.service.catalog import mirror
-from spikeserve.service.catalog.mirror import Refreshed, refresh, tell, update
+from spikeserve.service.catalog.mirror import LOOKED, Refreshed, refresh, tell, update
 from spikeserve.service.settings import Settings
 from tests.bundles import contents
 from tests.networks import toy
@@ -46,6 +46,11 @@ def url(storages: Callable[[str], str], request: pytest.FixtureRequest) -> str:
     url = f"{storages(getattr(request, 'param', next(iter(STORAGES))))}/{uuid4().hex}"
     repository_at(url).publish(contents(toy()))
     return url
+
+
+def look(url: str, versions: str = "latest") -> Refreshed:
+    """Bring the copies up to date as the process of a server does, but in this one, which has the packages already."""
+    return update(url, str(cache_of(url)), versions)
 
 
 def ask(server: str) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str) -
 
 def test_a_version_that_is_withdrawn_is_served_no_more(url: str) -> None:
     repository_at(url).publish(contents(toy()))
-    refresh(Settings(repository=url))
+    look(url)
     files_at(url).rm(f"{url}/toy/2", recursive=True)
     with serving(url) as client:
         assert client.get("/models/toy").json()["version"] == 1
@@ -87,13 +92,21 @@ def test_a_version_that_is_withdrawn_is_served_no_more(url: str) -> None:
 def test_a_model_that_is_gone_from_there_is_gone_from_the_copies_and_the_others_stay(url: str) -> None:
     for name in ("other", "other", "last"):
         repository_at(url).publish(contents(toy(), name))
-    settings, here = Settings(repository=url, versions="all"), ModelRepository(cache_of(url))
-    assert refresh(settings).copied == ["last/1", "other/1", "other/2", "toy/1"]
+    here = ModelRepository(cache_of(url))
+    assert look(url, "all").copied == ["last/1", "other/1", "other/2", "toy/1"]
     for name in ("other", "last"):
         files_at(url).rm(f"{url}/{name}", recursive=True)
-    assert sorted(refresh(settings).removed) == ["last/1", "other/1", "other/2"]
+    assert sorted(look(url, "all").removed) == ["last/1", "other/1", "other/2"]
     assert (here.names(), here.versions("toy")) == (["toy"], [1])
     assert sorted(path.name for path in cache_of(url).iterdir() if path.is_dir()) == ["toy"]  # no empty folder either
+
+
+def test_what_one_worker_has_looked_for_the_others_do_not_ask_for_again(url: str) -> None:
+    look(url)
+    files_at(url).rm(url, recursive=True)
+    assert refresh(Settings(repository=url), fresh=3600) == Refreshed()
+    os.utime(cache_of(url) / LOOKED, (time.time() - 3601,) * 2)
+    assert "holds no model" in str(refresh(Settings(repository=url), fresh=3600).failed)
 
 
 @each_storage
@@ -101,7 +114,7 @@ def test_a_damaged_version_is_refused_and_the_one_before_is_served(url: str) -> 
     repository_at(url).publish(contents(toy()))
     files_at(url).pipe_file(f"{url}/toy/2/weights.safetensors", b"")
     with structlog.testing.capture_logs() as log:
-        tell(refresh(Settings(repository=url, versions="all")))
+        tell(look(url, "all"))
     (said,) = [entry for entry in log if entry["event"] == "bundle_refused"]
     assert said["bundle"] == "toy/2"
     assert said["error"].startswith("weights.safetensors: its sha256 is e3b0c44298fc…, but bundle.json says ")
@@ -115,7 +128,7 @@ def test_a_damaged_version_is_refused_and_the_one_before_is_served(url: str) -> 
 )
 def test_a_copy_that_is_damaged_here_is_made_again(url: str, file: str, damage: Callable[[Path], object]) -> None:
     copy = cache_of(url) / "toy/1" / file
-    refresh(Settings(repository=url))
+    look(url)
     damage(copy)
     with serving(url, engine="reference") as client:
         assert client.get("/models/toy").json()["version"] == 1
@@ -124,7 +137,7 @@ def test_a_copy_that_is_damaged_here_is_made_again(url: str, file: str, damage: 
 
 
 def test_a_copy_that_is_whole_is_not_made_again_where_it_cannot_be_loaded(url: str) -> None:
-    refresh(Settings(repository=url))
+    look(url)
     made = (cache_of(url) / "toy/1").stat().st_ino
     with serving(url, engine="reference", max_time_steps=1) as client:
         assert "time_steps" in client.get("/health/ready").text
@@ -135,7 +148,7 @@ def test_a_copy_that_is_whole_is_not_made_again_where_it_cannot_be_loaded(url: s
 def test_a_damaged_version_is_copied_again_once_its_files_have_changed(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, copies, copy = cache_of(url), list[int](), Remote.copy
+    copies, copy = list[int](), Remote.copy
 
     def counted(there: Remote, name: str, version: int, folder: Path) -> None:
         copies.append(version)
@@ -144,19 +157,19 @@ def test_a_damaged_version_is_copied_again_once_its_files_have_changed(
     monkeypatch.setattr(Remote, "copy", counted)
     whole = files_at(url).cat_file(f"{url}/toy/1/card.md")
     files_at(url).pipe_file(f"{url}/toy/1/card.md", b"damaged")
-    refused = [update(url, str(folder), "all").refused for _ in range(3)]
+    refused = [look(url, "all").refused for _ in range(3)]
     assert refused[0].keys() == {"toy/1"}
     assert refused[1:] == refused[:1] * 2
     assert len(copies) == 1
     files_at(url).pipe_file(f"{url}/toy/1/card.md", whole)
-    repaired = update(url, str(folder), "all")
+    repaired = look(url, "all")
     assert (repaired.copied, repaired.refused, len(copies)) == (["toy/1"], {}, 2)
 
 
 def test_only_the_versions_that_are_served_are_copied(url: str) -> None:
     for _ in range(2):
         repository_at(url).publish(contents(toy()))
-    refresh(Settings(repository=url, versions="latest"))
+    look(url)
     assert [path.name for path in (cache_of(url) / "toy").iterdir()] == ["3"]
 
 
@@ -257,7 +270,7 @@ def test_half_of_a_copy_that_a_killed_process_left_is_removed(url: str) -> None:
     left = cache_of(url) / "toy/.incoming-killed"
     left.mkdir(parents=True)
     (left / "weights.safetensors").write_bytes(b"half of them")
-    assert refresh(Settings(repository=url)).copied == ["toy/1"]
+    assert look(url).copied == ["toy/1"]
     assert sorted(path.name for path in (cache_of(url) / "toy").iterdir()) == ["1"]
 
 
