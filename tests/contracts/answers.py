@@ -369,8 +369,9 @@ REFUSALS: dict[str, tuple[Question, str | dict[str, str]]] = {
         "model 'two' has no version '9' here; it has: 1, 2"),
     "a model that there is not": (ask("nobody", [1, 2], needs="server"),
         "model 'nobody' is not served here; this server has: arm, c"),
-    "a deadline": (ask("toy", *[[1, 1]] * 1024, time_steps=1000, timeout_ms=1),
-        "model 'toy' did not answer within the time that the request had"),
+    # Two million neuron steps, and as many spikes that are drawn, take five times as long.
+    "a deadline": (ask("rate", *[[1, 1]] * 1024, time_steps=1000, timeout_ms=20),
+        "model 'rate' did not answer within the time that the request had"),
 }  # fmt: skip
 STATUSES = {  # of the native routes, where it is not 422
     "too many samples": 413,

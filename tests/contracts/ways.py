@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -135,9 +136,11 @@ NUMBERS = {
 
 def again(ask: Callable[[], httpx.Response]) -> httpx.Response:
     """Ask three times, and require the same answer: the server learns what is ordinary, and then answers it faster."""
-    answers = [ask() for _ in range(3)]
-    assert [(each.status_code, each.content) for each in answers] == [(answers[0].status_code, answers[0].content)] * 3
-    return answers[0]
+    answer = ask()
+    for _ in range(2 if answer.status_code != HTTPStatus.GATEWAY_TIMEOUT else 0):
+        other = ask()
+        assert (other.status_code, other.content) == (answer.status_code, answer.content)
+    return answer
 
 
 def native(question: Question, served: Served, content: bytes, kind: str, query: Mapping[str, Any]) -> Predictions:
