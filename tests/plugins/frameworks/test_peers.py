@@ -58,7 +58,7 @@ def peer(name: str) -> Framework:
 
 
 def names_of(framework: str) -> dict[str, Any]:
-    """Return what an author imports to write a neuron of a framework."""
+    """Return the names that an author imports to write a neuron of a framework, with their values."""
     peer(framework)
     return {
         name: value for module in MODULES[framework] for name, value in vars(importlib.import_module(module)).items()
