@@ -131,13 +131,10 @@ def test_a_recording_that_is_no_file_gets_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_empty_recording_is_silence(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "moves")
-    np.save(folder / "class0" / "00.npy", EVENTS[:0])
-    data = read(folder)
-    silent = [
-        sample for split in (data.training, data.validation, data.test) for sample in split.samples if not sample.any()
-    ]
-    assert len(silent) == 1
+    np.save(folder_of(tmp_path / "moves") / "class0" / "00.npy", EVENTS[:0])
+    data = read(tmp_path / "moves")
+    splits = data.training, data.validation, data.test
+    assert sum(not sample.any() for split in splits for sample in split.samples) == 1
 
 
 def test_a_folder_that_is_laid_out_otherwise_is_refused(tmp_path: Path) -> None:
