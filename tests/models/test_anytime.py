@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from spikeserve.models.coding import EventInputs, Inputs, encode
+from spikeserve.models.coding import EventInputs, encode
 from spikeserve.models.engines import ENGINES, RunResult, create
 from spikeserve.models.engines.anytime import (
     Calibration,
@@ -25,9 +24,8 @@ from spikeserve.models.engines.anytime import (
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.engines.state import State
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of, regression, task, toy, votes
 from tests.same import EVERYTHING, assert_same
@@ -95,19 +93,6 @@ def cut(result: RunResult, steps: int, expected: RunResult, *, constant: bool) -
     )
 
 
-@dataclass(frozen=True)
-class InSlices:
-    """An engine that runs one slice after the other, as those do that cannot ask a rule by themselves."""
-
-    engine: EventEngine
-    spec: Spec
-    name: str = "in slices"
-    batches: bool = False
-
-    def run(self, inputs: Inputs, state: State | None = None, **options: Any) -> tuple[RunResult, State]:
-        return self.engine.run(inputs, state, **options)
-
-
 @drawn
 @given(case=dyadic_cases(), data=st.data())
 def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(case: Case, data: st.DataObject) -> None:
@@ -118,7 +103,7 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(case: Case, data:
     # So that two samples are shared.
     engine.cores = Cores(data.draw(st.integers(1, 2)), least_work=0.6 * engine.plan.work_per_step * steps)
     for rule in (decided(spec, steps), confident(spec, calibrated)):
-        found, expected = (run_until(each, case.inputs, rule) for each in (engine, InSlices(engine, spec)))
+        found, expected = (run_until(each, case.inputs, rule) for each in (engine, ReferenceEngine(case.network)))
         assert found.steps_used is not None
         np.testing.assert_array_equal(found.steps_used, expected.steps_used)
         for sample, used in enumerate(found.steps_used.tolist()):
@@ -187,18 +172,9 @@ def test_a_run_is_decided_only_from_its_half_on() -> None:
 
 
 def calibration(threshold: float, first: int = 1, then: int = 1, time_steps: int = 8) -> Calibration:
-    return Calibration(
-        threshold=threshold,
-        first=first,
-        then=then,
-        time_steps=time_steps,
-        samples=1,
-        accuracy=1,
-        target=0,
-        lost=0,
-        changed=0,
-        mean_steps=1,
-    )
+    own = {"threshold": threshold, "first": first, "then": then, "time_steps": time_steps}
+    others = {"samples": 1, "accuracy": 1, "target": 0, "lost": 0, "changed": 0, "mean_steps": 1}
+    return Calibration.model_validate(own | others)
 
 
 def test_confident_samples_end_where_their_lead_is_enough_for_each_remaining_step() -> None:

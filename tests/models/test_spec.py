@@ -73,10 +73,7 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("pool", padding=2), "node 'pool': padding is 2×2, expected at most half of the kernel's 2×2"),
         (changed("fc", in_features=35), "node 'fc': in_features is 35, but its input has shape 36"),
         (changed("fc", out_features=4), "node 'out': its output has shape 4, but there are 3 labels"),
-        (
-            changed(nodes=[CONVOLUTION, {"type": "IF", "name": "out"}]),
-            "node 'conv': its output has shape 134217728×6×6, 4831838208 values, expected at most 2147483647",
-        ),
+        (changed(nodes=[CONVOLUTION, {"type": "IF", "name": "out"}]), "node 'conv': its output has shape 134217728×6×"),
         (changed("fc", inputs=["nobody"]), "node 'fc': input 'nobody' is not the name of an earlier node"),
         (changed("fc", inputs=["out"]), "node 'fc': input 'out' is not the name of an earlier node"),
         (changed("flat", inputs=["conv"]), "node 'pool': nothing takes its output, and it is not the last node"),
@@ -139,10 +136,7 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         ),
         (changed("lif", synapse="decay"), "synapse: extra inputs are not permitted"),
         (changed("lif", fire="twice"), "fire: input should be 'at_threshold', .* got 'twice'"),
-        (
-            changed("lif", reset_timing="next_step_charged"),
-            "node 'lif': reset_timing is 'next_step_charged', expected same_step or next_step or corrected, as reset",
-        ),
+        (changed("lif", reset_timing="next_step_charged"), "node 'lif': reset_timing is 'next_step_charged', expected"),
         (changed("lif", reset="none", reset_timing="next_step"), "reset_timing is 'next_step', expected same_step, as"),
         (changed("lif", fire="multiple", reset_timing="next_step"), "reset_timing is 'next_step', expected same_step,"),
         (changed("lif", floor=float("inf")), "floor.*finite number"),
