@@ -146,7 +146,7 @@ def test_steps_are_the_fewest_that_lose_no_more_and_the_card_says_what_each_lose
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("newer", [False, True])
+@pytest.mark.parametrize("newer", [False, pytest.param(True, marks=pytest.mark.deep)])
 def test_an_onnx_file_of_either_exporter_is_the_same_network(tmp_path: Path, *, newer: bool) -> None:
     network, file = Residual().eval(), tmp_path / "net.onnx"
     samples = torch.rand(4, 1, 8, 8)
