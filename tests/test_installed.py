@@ -50,13 +50,8 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """Its interpreter, beside the command that the wheel puts there."""
         return self.home / "bin/python"
-
-    @property
-    def command(self) -> Path:
-        """The command that the wheel puts there."""
-        return self.home / "bin/spikeserve"
 
     @property
     def packages(self) -> Path:
@@ -77,7 +72,7 @@ class Environment:
         self, *arguments: str | Path, cwd: Path, program: Collection[str] = (), **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run its command, or its Python with `program`, and return how that ended."""
-        start = [str(self.python), *program] if program else [str(self.command)]
+        start = [str(self.python), *program] if program else [str(self.home / "bin/spikeserve")]
         clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [*start, *map(str, arguments)]
         return subprocess.run(
@@ -171,7 +166,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path
 
 def test_a_server_starts_beside_a_users_own_models_service_and_training(server: Environment, own: Path) -> None:
     # The reference engine, since the kernels of the other would be compiled again in a new environment.
-    command = [str(server.command), "serve", "--port", "0", "--engine", "reference"]
+    command = [str(server.home / "bin/spikeserve"), "serve", "--port", "0", "--engine", "reference"]
     with subprocess.Popen(command, cwd=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         running = Process(process)
         running.wait_for("model_ready")
