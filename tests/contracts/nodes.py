@@ -375,6 +375,7 @@ CONNECTIONS: dict[str, tuple[list[Node], dict[str, Any], Any, Sequence[Any]]] = 
 # A constant of three steps, or a step of each value; delays of 0, 1 and more steps than there are, and of each element.
 STEPS4 = [[1, 5], [2, 6], [3, 7], [4, 8]]
 LATE: dict[str, Any] = {"type": "Delay"}
+THIRD, UNEVEN = ["v = 1 / current * 3"], np.random.default_rng(3).random(8, np.float32) + np.float32(1)
 TOY = {  # a program whose states are called as no other neuron's; its parameters, as two outputs of an ONNX graph are
     "states": {"zest": "raster", "fatigue": 0.0},
     "step": [
@@ -466,6 +467,11 @@ OVER_TIME: dict[str, tuple[list[Node], dict[str, Any], Any, Any]] = {
         [{"type": "Integrator", "program": {"states": {"v": 0.0}, "step": ["v = v / 2 + current"], "output": "v"}}
          | {"parameters": {}}],
         *({}, [[2], [1], [0]], [[2], [2], [1]]),
+    ),
+    # Two roundings, of which a division of 3 would have one.
+    "a reciprocal and a product": (
+        [{"type": "Integrator", "parameters": {}} | {"program": {"states": {"v": 0.0}, "step": THIRD, "output": "v"}}],
+        *({}, [UNEVEN], [np.float32(1) / UNEVEN * np.float32(3)]),
     ),
     # Its only product is -1 times 0, which is -0, and so may the sum be: 1 / -0 would be the other infinity.
     **{

@@ -217,6 +217,9 @@ def test_as_many_synaptic_operations_are_counted_as_weights_are_met(
     network = filled(named, tensors, values.shape[2:], "current")
     result, _ = create(engine, network).run(DenseInputs(values, len(values)))
     assert result.synaptic_operations.tolist() == [expected]
+    constant = filled([FC, {"type": "IF", "name": "out"}], {}, (1,), "direct")  # met once before the first neuron
+    result, _ = create(engine, constant).run(DenseInputs(np.ones((1, 1, 1), np.float32), 4))
+    assert result.synaptic_operations.tolist() == [1]
 
 
 def filled(nodes: list[dict[str, Any]], tensors: dict[str, Any], shape: Any, coding: str) -> Network:
@@ -227,13 +230,6 @@ def filled(nodes: list[dict[str, Any]], tensors: dict[str, Any], shape: Any, cod
     around = task(shape, 4, int(np.prod(outputs)), coding, low=-8, high=8, readout="last")
     shapes = Spec.read({"nodes": nodes} | around).tensor_shapes
     return network_of(nodes, {name: np.ones(own) for name, own in shapes.items()} | tensors, **around)
-
-
-@every_engine
-def test_a_constant_is_met_once_before_the_first_neuron(engine: str) -> None:
-    network = filled([FC, {"type": "IF", "name": "out"}], {}, (1,), "direct")
-    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1), np.float32), 4))
-    assert result.synaptic_operations.tolist() == [1]
 
 
 @every_engine

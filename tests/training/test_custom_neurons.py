@@ -18,7 +18,6 @@ from spikeserve.models.spec.expressions import Expression
 from spikeserve.models.spec.program import FUNCTIONS
 from spikeserve.training import library
 from spikeserve.training.errors import InvalidConfig
-from spikeserve.training.fit.operators import dense
 from spikeserve.training.library import (
     LI,
     LIF,
@@ -187,13 +186,6 @@ def test_a_layer_is_copied_pickled_and_goes_on_from_its_state_dict() -> None:
     assert spikes.sum() > 20
     for other in (again, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert torch.equal(other(x), spikes)
-
-
-def test_parameters_may_differ_from_neuron_to_neuron() -> None:
-    # Currents of 1 and decays 0, 0.5 and 1: membranes 1, 1.5, 1.75 in three steps of the second.
-    layer = Integrator(3, step=leaky, decay=np.array([0, 0.5, 1]))
-    assert dense(layer(torch.ones(3, 1, 3)))[:, 0].tolist() == [[1, 1, 1], [1, 1.5, 2], [1, 1.75, 3]]
-    assert [*layer.parameters()] == []
 
 
 def test_a_neuron_may_have_no_state_and_no_parameter(tmp_path: Path) -> None:
