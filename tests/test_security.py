@@ -1,4 +1,4 @@
-"""SECURITY.md: each row of its tables names tests that hold what it promises, and those are there."""
+"""Tables of promises, in SECURITY.md and for other pages in tests/README.md: each row names tests, and those are there."""
 
 import ast
 import re
@@ -23,13 +23,19 @@ from spikeserve.training.publish import golden
 from tests.pages import ROOT
 
 PAGE = (ROOT / "SECURITY.md").read_text()
-TABLES = ["What is defended, and how", "Budgets", "What a file can do to training's commands"]
+OTHERS = (ROOT / "tests/README.md").read_text()
+TABLES = [
+    "What is defended, and how",
+    "Budgets",
+    "What a file can do to training's commands",
+    *re.findall(r"(?m)^## (docs/.*)$", OTHERS),
+]
 TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
 def rows(heading: str) -> list[list[str]]:
     """Return the cells of the rows of the table below a heading."""
-    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    section = (OTHERS if "/" in heading else PAGE).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [line.strip("| ").split(" | ") for line in lines[1:]]
 
@@ -37,13 +43,19 @@ def rows(heading: str) -> list[list[str]]:
 @pytest.mark.parametrize("heading", TABLES)
 def test_each_promise_names_tests_that_are_there(heading: str) -> None:
     found = rows(heading)
-    assert len(found) > 4
+    assert found
     for promise, *_, tests in found:
         named = TEST.findall(tests)
         assert named, promise
         for file, name in named:
             text = (ROOT / "tests" / file).read_text()
             assert re.search(rf"^(async )?def {name}\(", text, re.MULTILINE), f"{promise}: {file}::{name}"
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/spec.md"])
+def test_each_section_of_a_reference_has_its_promise(page: str) -> None:
+    depth = "###?" if page == "docs/api.md" else "##"
+    assert [row[0] for row in rows(page)] == re.findall(rf"(?m)^{depth} (.+)$", (ROOT / page).read_text())
 
 
 def size(count: int) -> str:
