@@ -47,10 +47,18 @@ COPY plugins/grpc/ plugins/grpc/
 COPY plugins/local/ plugins/local/
 # The command, and links: spikeserve/models is models/, and so on.
 COPY spikeserve/ spikeserve/
-# The kernels are compiled for the processor that builds the image; on another they compile again at start, in some ten
-# seconds. All is made readable by the image's user, whatever the umask of the checkout.
-RUN /opt/venv/bin/python -c "from spikeserve.models.engines.event.engine import compile_kernels; compile_kernels()" \
- && /opt/venv/bin/python -c "from spikeserve.service.inference.decoding.rows import compile_reader; compile_reader()" \
+# The kernels are compiled for x86-64-v3, and for v4 if the processor has it that builds the image; a file says which there
+# are. On other architectures they are for that processor alone, and another one compiles them at start. All is made
+# readable by the image's user, whatever the umask of the checkout.
+ARG COMPILE="from spikeserve.service.inference.decoding.readers import prepare; prepare('event')"
+RUN case "$(uname -m) $(cat /proc/cpuinfo)" in \
+      x86_64*avx512vl*) levels="x86-64-v3 x86-64-v4" ;; x86_64*) levels=x86-64-v3 ;; *) levels= ;; \
+    esac \
+ && for level in ${levels:-host}; do \
+      { [ $level = host ] || export NUMBA_CPU_NAME=$level; } \
+      && /opt/venv/bin/python -c "$COMPILE" \
+      && touch "models/engines/event/__pycache__/$level" || exit 1; \
+    done \
  && python -m compileall -q --invalidation-mode unchecked-hash . \
  && chmod -R a+rX .
 
@@ -67,6 +75,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     TMPDIR=/dev/shm \
+    NUMBA_CPU_NAME=x86-64 \
     SPIKESERVE_HOST=0.0.0.0 \
     SPIKESERVE_PORT=8000 \
     SPIKESERVE_DRAIN_SECONDS=5 \

@@ -16,7 +16,6 @@ FEW_KEYS = {
     "spikeserve.models.engines.event.cores.shared",  # numbers of threads
     "spikeserve.models.engines.event.engine.compile_kernels",
     "spikeserve.models.engines.event.narrow_code.gathering",  # five numbers of rows
-    "spikeserve.models.engines.event.native._features",
     "spikeserve.models.engines.event.native._linker",
     "spikeserve.plugins.grpc.descriptors.descriptors",  # two files
     "spikeserve.service.http.docs._page",  # titles of two pages

@@ -1,4 +1,6 @@
-"""How kernels are compiled and kept: on disk beside their source, where that can be written, for this processor.
+"""How kernels are compiled and kept: on disk beside their source, where that can be written.
+
+They are compiled for the processor that `processor.py` chooses.
 
 This file and `native.py` use parts of Numba which its documentation does not promise: njit's option `_nrt`, see
 `borrowing`, and those that leave out wrappers, see `inner`; the address of a function's code and how Numba calls it,
@@ -15,9 +17,8 @@ what broke under a newer one.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -27,6 +28,8 @@ from numba import njit, typeof
 from numba.core import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, InTreeCacheLocator
 from numba.core.runtime import rtsys
+
+from spikeserve.models.engines.processor import FEATURES as FEATURES  # before anything is compiled
 
 
 class _Locator(InTreeCacheLocator):  # type: ignore[misc]
@@ -119,19 +122,6 @@ def borrowing(function: Callable[..., Any]) -> Callable[..., Any]:
     of a small layer's time wherever a loop over steps or events gave an array another name.
     """
     return inner(function, counted=False)
-
-
-@contextmanager
-def compiling() -> Iterator[None]:
-    """Hold the lock of the folder of kernels: of several processes one compiles, and the others fetch what it made."""
-    with ExitStack() as stack:
-        with suppress(ImportError, OSError):  # a system or disk without such locks
-            import fcntl
-
-            folder = os.open(Path(__file__).parent, os.O_RDONLY)
-            stack.callback(os.close, folder)
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
 
 
 class Compiled:

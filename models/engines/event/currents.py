@@ -21,7 +21,6 @@ from spikeserve.models.engines.event.vectors import (
     LANES,
     LINES,
     TILE_ROWS,
-    WIDE,
     add_block,
     add_block_doubles,
     add_block_integers,
@@ -41,6 +40,7 @@ from spikeserve.models.engines.event.vectors import (
     multiply_panel,
     to_floats,
 )
+from spikeserve.models.engines.processor import WIDE
 
 Array = NDArray[Any]
 

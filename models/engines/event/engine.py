@@ -14,12 +14,14 @@ bytes and the room of its largest layer, which hold anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
 
 from spikeserve.models.coding import DenseInputs, Inputs
 from spikeserve.models.engines.base import Ending, Record, RunResult, State
+from spikeserve.models.engines.compiling import compiling
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.carried import CarriedArrays
 from spikeserve.models.engines.event.compiled import Addressed, engine_kernels
@@ -115,14 +117,15 @@ class EventEngine:
 @cache
 def compile_kernels() -> None:
     """Make every kernel ready; it takes ten seconds the first time on a machine, and then some tenths of one."""
-    for kernel in engine_kernels:
-        if isinstance(kernel, Addressed):
-            assert kernel.address  # noqa: S101  (which compiles it)
-    spec = Spec.read(SMALL)
-    network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
-    inputs = DenseInputs(np.ones((1, 1, 1), np.float32), spec.time_steps)
-    Call(Plan(network), Cores(1), inputs, record=Record.RASTER).run()
-    go_on.code_for((np.zeros(1, NODE), np.zeros(1, RUN)))
+    with nullcontext() if are_cached() else compiling():
+        for kernel in engine_kernels:
+            if isinstance(kernel, Addressed):
+                assert kernel.address  # noqa: S101  (which compiles it)
+        spec = Spec.read(SMALL)
+        network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
+        inputs = DenseInputs(np.ones((1, 1, 1), np.float32), spec.time_steps)
+        Call(Plan(network), Cores(1), inputs, record=Record.RASTER).run()
+        go_on.code_for((np.zeros(1, NODE), np.zeros(1, RUN)))
 
 
 def are_cached() -> bool:

@@ -22,7 +22,8 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from spikeserve.models.engines.event.native import Native, native
-from spikeserve.models.engines.event.vectors import BYTES, FLOAT_BYTES, LANES, WIDE, Code
+from spikeserve.models.engines.event.vectors import BYTES, FLOAT_BYTES, LANES, Code
+from spikeserve.models.engines.processor import WIDE
 
 FLUSH = 256  # groups whose sums, of at most 127 each, fit 16 bits
 SIZES = (4, 3, 2, 1) if WIDE else (1,)  # registers of bytes whose sums are held at once

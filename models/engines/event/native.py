@@ -31,10 +31,12 @@ from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.table import FAILED, NODE, RUN, SIGNAL
 from spikeserve.models.engines.event.vectors import Code, intrinsic, written
+from spikeserve.models.engines.processor import FEATURES
 
 CACHE = Path(__file__).parent / "__pycache__"
 MOST_CACHED = 512  # files, of some kilobytes each
 NAME = "step"
+_CPU: str = config.CPU_NAME or llvm.get_host_cpu_name()
 _lock, _numbers = Lock(), count()
 
 
@@ -43,7 +45,7 @@ class Native:
 
     def __init__(self, module: ir.Module) -> None:
         text = str(module)
-        digest = hashlib.sha256(f"{llvm.llvm_version_info}{module.triple}{_features()}{text}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{llvm.llvm_version_info}{module.triple}{_CPU}{FEATURES}{text}".encode()).hexdigest()
         made = _cached(digest)
         if made is None:
             made = _target().emit_object(llvm.parse_assembly(text))
@@ -101,17 +103,12 @@ def _target() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple = llvm.Target.from_triple(llvm.get_process_triple())
-    return triple.create_target_machine(opt=3, jit=True, cpu=llvm.get_host_cpu_name(), features=_features())
+    return triple.create_target_machine(opt=3, jit=True, cpu=_CPU, features=FEATURES)
 
 
 @cache
 def _linker() -> Any:
     return llvm.create_lljit_compiler(_target())
-
-
-@cache
-def _features() -> str:
-    return config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
 
 
 def _cached(digest: str) -> bytes | None:

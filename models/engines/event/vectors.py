@@ -14,27 +14,20 @@ from functools import wraps
 from inspect import signature
 from typing import Any
 
-from llvmlite import binding as llvm
 from llvmlite import ir
-from numba import config
 from numba.core import cgutils, types
 from numba.extending import intrinsic as numba_intrinsic
+
+from spikeserve.models.engines.processor import WIDE
 
 LANES = 16  # floats of a vector: one register with AVX-512, two without
 HALF = LANES // 2
 BYTES, BYTE_PANEL = 64, 256  # outputs whose narrow weights fill one such register, and four of them
-HOST = llvm.get_host_cpu_features()
-if HOST.get("avx512f") and not config.CPU_FEATURES:
-    # LLVM splits these vectors in two for the sake of old processors' clock rates, unless told not to.
-    config.CPU_NAME = llvm.get_host_cpu_name()
-    config.CPU_FEATURES = f"{HOST.flatten()},-prefer-256-bit"
-
 FLOAT_BYTES = 4
 READ, TO_ALL_CACHES, DATA = 0, 3, 1  # the arguments of LLVM's prefetch
 
 TILE_ROWS = 5  # of `multiply`
-TILE_VECTORS = 4 if HOST.get("avx512f") else 1  # across: its sums fill the registers that there are
-WIDE = bool(HOST.get("avx512f"))  # whether registers hold the sums of twelve vectors
+TILE_VECTORS = 4 if WIDE else 1  # across: its sums fill the registers that there are
 
 # As mypy should see it: what calls an intrinsic does not pass the typing context that its definition takes.
 intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba_intrinsic
@@ -486,7 +479,7 @@ def list_places(code: Code, index: Any, count: Any, first: Any, bits: Any) -> An
     start = code.splat(builder.trunc(first, _I32), vector)
     places = builder.add(start, ir.Constant(vector, list(range(LANES))))
     mask_type = ir.VectorType(ir.IntType(1), LANES)
-    if HOST.get("avx512f"):
+    if WIDE:
         mask = builder.bitcast(builder.trunc(bits, ir.IntType(LANES)), mask_type)
         kind = ir.FunctionType(vector, [vector, vector, mask_type])
         compress = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.compress.v16i32")

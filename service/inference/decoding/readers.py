@@ -75,10 +75,10 @@ def prepare(engine: str) -> None:
     with suppress(ImportError, InvalidInput):  # the processes say so in a sentence, or run another engine
         ENGINES[engine].load()
         if engine == "event":
-            from spikeserve.models.engines.event.compiled import compiling
+            from spikeserve.models.engines.compiling import compiling
             from spikeserve.models.engines.event.engine import compile_kernels
             from spikeserve.service.inference.decoding.rows import compile_reader
 
             with compiling():
+                compile_reader()  # first, since `are_cached` asks for the others
                 compile_kernels()
-                compile_reader()

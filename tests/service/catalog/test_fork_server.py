@@ -161,7 +161,7 @@ def descriptors(process: int) -> list[str]:
 
 
 COMPILING = """
-from spikeserve.models.engines.event.compiled import compiling
+from spikeserve.models.engines.compiling import compiling
 with compiling():
     print("begun", flush=True)
     input()

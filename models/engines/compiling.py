@@ -1,0 +1,178 @@
+"""Who compiles the kernels of the event engine: one process of a machine, which holds the lock of their folder.
+
+Nothing here imports Numba, so that another engine can answer meanwhile without waiting for that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from threading import Event, RLock, Thread
+from time import monotonic
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+FOLDER = Path(__file__).parent / "event"
+NICE = 10  # of the compiler: who answers meanwhile goes first
+HELD = 3  # the descriptor by which it holds the lock
+TRIES = 2  # compilers that are started, where the first one dies
+LOOK_SECONDS, TELL_SECONDS = 0.2, 5.0
+FUNCTIONS = 70  # that the kernels are made of
+RUN = "import sys; from spikeserve.models.engines.compiling import compile_beside; compile_beside(*sys.argv[1:])"
+
+_one = RLock()  # of this process's threads, one compiles
+_locks: list[int] = []  # that this process holds: at most one
+
+
+def _lock(*, waits: bool) -> int:
+    """Take the lock and return its descriptor; raises BlockingIOError where another process holds it, or OSError."""
+    folder = os.open(FOLDER, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except OSError:
+        os.close(folder)
+        raise
+    return folder
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Hold the lock of the folder of kernels: of several processes one compiles, and the others fetch what it made.
+
+    How far that is, standard error says meanwhile.
+    """
+    with _one, ExitStack() as stack:
+        if not _locks:
+            stack.enter_context(_telling())
+            _locks.append(_lock(waits=True) if can_share() else os.open(os.devnull, os.O_RDONLY))
+            stack.callback(lambda: os.close(_locks.pop()))
+        yield
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Show how much is compiled: by a bar at a terminal, elsewhere by a line every TELL_SECONDS."""
+    over, is_terminal = Event(), sys.stderr is not None and sys.stderr.isatty()
+
+    def tell() -> None:
+        begin, end = ("\r\x1b[K", "") if is_terminal else ("", "\n")
+        while not over.wait(LOOK_SECONDS if is_terminal else TELL_SECONDS):
+            done = compiled_functions()
+            bar = "█" * (20 * done // FUNCTIONS) + "░" * (20 - 20 * done // FUNCTIONS) + " " if is_terminal else ""
+            line = f"compiling kernels: {bar}{done} of {FUNCTIONS} functions"
+            print(begin, line, sep="", end=end, file=sys.stderr, flush=True)
+        if is_terminal:
+            print(end=begin, file=sys.stderr, flush=True)
+
+    thread = Thread(target=tell)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def compiled_functions() -> int:
+    """Return how many of the kernels' FUNCTIONS have been compiled since their sources were last written."""
+    since = max((source.stat().st_mtime for source in FOLDER.glob("*.py")), default=0)
+    compiled_since = sum(index.stat().st_mtime > since for index in (FOLDER / "__pycache__").glob("*.nbi"))
+    return min(compiled_since, FUNCTIONS)
+
+
+def is_compiling() -> bool:
+    """Return whether another process compiles kernels now."""
+    try:
+        os.close(_lock(waits=False))
+    except BlockingIOError:
+        return True
+    return False
+
+
+def can_share() -> bool:
+    """Return whether kernels can be kept for other processes: on a system and a disk with such locks, not read-only."""
+    cache = FOLDER / "__pycache__"
+    if fcntl is None or not os.access(cache if cache.exists() else FOLDER, os.W_OK):
+        return False
+    with suppress(OSError):
+        is_compiling()
+        return True
+    return False
+
+
+def compiled() -> bool:
+    """Return whether the kernels are compiled; says it without Numba, which takes long to import, where none is."""
+    if not any((FOLDER / "__pycache__").glob("*.nbi")):
+        return False
+    from spikeserve.models.engines.event.engine import are_cached
+
+    return are_cached()
+
+
+class Compiler:
+    """Compiles kernels in a process beside this one, which goes on when this one has ended.
+
+    `prepare` compiles them, given the engine's name.
+    """
+
+    def __init__(self, prepare: Callable[[str], None]) -> None:
+        self.arguments = prepare.__module__, prepare.__name__
+        self.process: int | None = None
+        self.started = 0
+
+    def begin(self) -> None:
+        """Start the process, unless there is one on this machine; it has none of this process's files."""
+        with suppress(OSError):  # also where the system lets no process start
+            if not can_share():
+                return
+            lock = _lock(waits=False)
+            self.started += 1
+            # The lock is held until it ends. It is in a group of its own, so that a signal to this one does not end it.
+            nothing = [(os.POSIX_SPAWN_OPEN, each, os.devnull, os.O_RDWR, 0) for each in range(HELD)]
+            files = [(os.POSIX_SPAWN_DUP2, lock, HELD), *nothing]
+            command = [sys.executable, "-P", "-c", RUN, *self.arguments]
+            env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # it finds what this process finds
+            try:
+                self.process = os.posix_spawn(command[0], command, env, file_actions=files, setpgroup=0)
+            finally:
+                os.close(lock)
+
+    def wait(self, stop: Event, tell: Callable[[int], object] = int) -> bool:
+        """Wait until the kernels are compiled, by whatever process; return whether they are.
+
+        They are not where `stop` is set, or TRIES processes have ended without them. Every TELL_SECONDS, `tell` gets
+        how many functions are compiled.
+        """
+        told = monotonic()
+        while can_share():
+            if not self._runs() and not is_compiling():
+                if compiled():
+                    return True
+                if self.started == TRIES:
+                    return False
+                self.begin()
+            if stop.wait(LOOK_SECONDS):
+                return False
+            if monotonic() - told >= TELL_SECONDS:
+                tell(compiled_functions())
+                told = monotonic()
+        return True
+
+    def _runs(self) -> bool:
+        with suppress(ChildProcessError):
+            return self.process is not None and os.waitpid(self.process, os.WNOHANG)[0] == 0
+        return False
+
+
+def compile_beside(module: str, prepare: str) -> None:
+    """Compile as `Compiler` asks for: its process begins here, and holds the lock."""
+    _locks.append(HELD)
+    os.nice(NICE)
+    getattr(import_module(module), prepare)("event")
