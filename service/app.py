@@ -95,7 +95,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         loading = asyncio.create_task(loader.load_all())
         polling, beating = loader.keep_polling(control.polled), services.readiness.threads.keep_heartbeat()
         trimming = keep_trimming(services.budget, heap_trimmer())
-        tasks = [loading, *map(asyncio.create_task, (polling, trimming, beating))]
+        tasks = [loading, *map(asyncio.create_task, (polling, trimming, beating, loader.take_over()))]
         try:
             if control.loads_first:
                 await loading

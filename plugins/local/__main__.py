@@ -24,12 +24,13 @@ from spikeserve.plugins.local.stream import CHUNK, answer_stream
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, Misconfigured, TooLarge
 from spikeserve.service.inference.decoding.media import JSON, MAGIC, NPY, RECORDS
+from spikeserve.service.inference.decoding.readers import prepare
 from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import Options, read_options
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.local.arrays import event_records, parts
-from spikeserve.service.local.model import answer, load, read_bundle, samples_at_once
+from spikeserve.service.local.model import answer, loaded, read_bundle, samples_at_once
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 
@@ -91,7 +92,13 @@ def run(options: Mapping[str, Any]) -> None:
         raise Misconfigured(first_error(error, fields=", ".join(Settings.model_fields))) from error
     query = urlencode(_of(options, "time_steps", "seed", "stop", "return")).encode()
     asked, folder = read_options(query), bundle_folder(options["bundle"])
-    model = load(read_bundle(folder, settings), settings)
+    with loaded(read_bundle(folder, settings), settings, prepare) as model:
+        _answer_all(model, settings, options, asked, query)
+
+
+def _answer_all(
+    model: LoadedModel, settings: Settings, options: Mapping[str, Any], asked: Options, query: bytes
+) -> None:
     is_table = options.get("format", "table" if os.isatty(STDOUT) else "json") == "table"
     write = partial(_write, numbers=count() if is_table else None)
     source: io.BufferedReader = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False), CHUNK)
@@ -101,6 +108,7 @@ def run(options: Mapping[str, Any]) -> None:
             answer_stream(model, choices, _messages(source, settings.max_body_bytes), write, settings)
         return
     for where, kind, body in bodies(source, model, asked, settings.max_body_bytes):
+        model = model.newest
         with _explained(where):
             answers = answer(model, NativeCodec(model, kind=kind, query=b"" if kind == JSON else query).decode(body))
         write([to_json(each, inf_nan_mode="null") for each in answers])

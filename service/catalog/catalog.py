@@ -39,6 +39,9 @@ class VersionStatus(TypedDict):
     version: int
     state: VersionState
     engine: NotRequired[str]
+    compiling: NotRequired[
+        Annotated[bool, Field(description="Kernels are being compiled: `engine` answers until then, and then `event`.")]
+    ]
     loading_seconds: NotRequired[
         Annotated[float, Field(description="For how long it has been loaded, or waited to be.")]
     ]
@@ -66,6 +69,7 @@ class Version:
     fingerprint: Fingerprint | None = None  # of the files when they were last loaded
     began: float | None = None  # when its load began, by `monotonic`; None while it is not being loaded
     engine: str | None = None  # of its loaded model
+    compiling: bool = False  # whether that answers only until kernels are compiled
     draining: InProgress | None = None  # of one that was replaced, whose loaded model is freed with its last request
 
     @property
@@ -101,6 +105,8 @@ class Version:
         status: VersionStatus = {"version": self.version, "state": self.state}
         if self.engine is not None:
             status["engine"] = self.engine
+        if self.compiling:
+            status["compiling"] = True
         if (seconds := self.loading_seconds) is not None:
             status["loading_seconds"] = round(seconds, 3)
         if self.error is not None:
@@ -170,7 +176,10 @@ class Catalog:
         self.models[name] = dict(sorted((self.models.get(name, {}) | entries).items()))
 
     def set_ready(self, entry: Version, model: LoadedModel) -> None:
-        """Have a version answer with what was loaded."""
+        """Have a version answer with what was loaded; of the same files, it takes over the sessions as well."""
+        before = entry.model
+        if before is not None and before.bundle.digest == model.bundle.digest:
+            model.requests, before.successor = before.requests, model
         entry.model, entry.engine = model, model.engine.name
         self.changes += 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
 
@@ -9,26 +10,28 @@ import structlog
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.engines.base import Engine
+from spikeserve.models.engines.compiling import compiled
 from spikeserve.models.engines.declared import ENGINES, check, preferred
-from spikeserve.models.errors import EngineUnavailable
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.settings import Settings
 
 log = structlog.get_logger()
 
 
-def engine_for(bundle: Bundle, settings: Settings, threads: int = 1) -> Engine:
-    """Return the engine that runs `bundle`: the one that is set, or for `auto` the best for the bundle and the device.
+def engine_for(bundle: Bundle, settings: Settings, threads: int = 1, engines: Sequence[str] = ()) -> Engine:
+    """Return the engine that runs `bundle`: the first of `engines` that can, by default of `candidates`.
 
     Where it shares cores with others, it takes up to `threads` threads for a call, as far as no other run needs them.
 
-    If an engine is unavailable, `auto` falls back to the next best and logs why. Raises EngineUnavailable.
+    If one is unavailable or cannot run it, the next is taken and the log says why. Raises EngineUnavailable and
+    InvalidBundle.
     """
-    engines = preferred(settings.device) if settings.engine == "auto" else (settings.engine,)
+    engines = engines or candidates(settings)
     for engine, fallback in pairwise(engines):
         try:
             return _made(bundle, engine, settings, threads)
-        except EngineUnavailable as error:
+        except (EngineUnavailable, InvalidBundle) as error:
             name, version = bundle.manifest.name, bundle.manifest.version
             log.warning("engine_fallback", model=name, version=version, engine=fallback, reason=str(error))
     return _made(bundle, engines[-1], settings, threads)
@@ -38,20 +41,30 @@ def _made(bundle: Bundle, engine: str, settings: Settings, threads: int) -> Engi
     return bundle.engine(engine, settings.device, threads if ENGINES[engine].shares_cores else 1)
 
 
+def candidates(settings: Settings) -> tuple[str, ...]:
+    """Return the engine that is set, or for `auto` those of the device, the best first."""
+    return preferred(settings.device) if settings.engine == "auto" else (settings.engine,)
+
+
+def meanwhile(settings: Settings) -> tuple[str, ...]:
+    """Return the engines that may answer while the kernels of the first candidate are compiled; none if they are."""
+    others = [each for each in candidates(settings)[1:] if not ENGINES[each].missing]
+    return tuple(others) if others and compiles_first(chosen(settings)) else ()
+
+
 def chosen(settings: Settings) -> str:
     """Return the engine that is set, or the device's default."""
-    return preferred(settings.device)[0] if settings.engine == "auto" else settings.engine
+    return candidates(settings)[0]
 
 
 def compiles_first(engine: str) -> bool:
     """Return whether the engine's kernels are not compiled yet, so that the first load does that."""
-    if engine != "event":
+    if engine != "event" or ENGINES[engine].missing:
         return False
     try:
-        from spikeserve.models.engines.event.engine import are_cached
+        return not compiled()
     except ImportError:
         return False
-    return not are_cached()
 
 
 def check_engine(settings: Settings) -> None:

@@ -8,12 +8,13 @@ the time is bounded. One fork server for each engine makes them, which has impor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
+from spikeserve.models.engines.compiling import Compiler
 from spikeserve.models.isolated import ForkServer, Limits, NoAnswer
-from spikeserve.service.catalog.engine_choice import chosen, compiles_first
+from spikeserve.service.catalog.engine_choice import candidates, compiles_first, meanwhile
 from spikeserve.service.catalog.loaded import Verified, verify
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.settings import Settings, available_cores
@@ -24,19 +25,26 @@ PLACE_SECONDS = 5.0  # after which a load no longer holds its place: a long one 
 NEEDED = {"repository", "gallery", "engine", "device", "max_time_steps", "max_model_bytes"}
 
 
-def verified(name: str, version: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Verify a version, as these settings say: a forked process does this."""
-    return verify(name, version, Settings(**settings)).model_dump(mode="json")
+def verified(name: str, version: int, settings: Mapping[str, Any], engines: Sequence[str]) -> dict[str, Any]:
+    """Verify a version, as these settings say, on the first of these engines that can run it; a forked process does."""
+    return verify(name, version, Settings(**settings), engines).model_dump(mode="json")
 
 
 _servers: dict[str, ForkServer] = {}  # one process may hold several apps, as tests do
 
 
 class LoadProcesses:
-    """Verifies versions in processes of their own, for one loader; `prepare_engine` makes an engine of a name ready."""
+    """Verifies versions in processes of their own, for one loader; `prepare_engine` makes an engine of a name ready.
 
-    def __init__(self, settings: Settings, prepare_engine: Callable[[str], None]) -> None:
-        self.engine = engine = chosen(settings)
+    They run on one of `engines`, the best first. While kernels are to be compiled, those are others, unless it `waits`,
+    and there is a `compiler`.
+    """
+
+    def __init__(self, settings: Settings, prepare_engine: Callable[[str], None], *, waits: bool = False) -> None:
+        others = () if waits else meanwhile(settings)
+        self.compiler = Compiler(prepare_engine) if others else None
+        self.engines = others or candidates(settings)
+        self.engine = engine = self.engines[0]
         if engine not in _servers:
             _servers[engine] = ForkServer(prepare_engine, engine)
         self.server, self.prepare_engine = _servers[engine], prepare_engine
@@ -56,7 +64,8 @@ class LoadProcesses:
 
     def fork(self) -> None:
         """Fork the server of this process, which has imported what it needs; see `ForkServer.fork`."""
-        if self.engine == "event":  # libraries of others have threads, or devices that no fork can use
+        # Libraries of others have threads, or devices that no fork can use; meanwhile, they are not imported yet.
+        if self.engine == "event" or self.compiler:
             self.server.fork()
 
     async def verify(self, name: str, version: int) -> Verified:
@@ -68,7 +77,7 @@ class LoadProcesses:
         async with self._place():
             try:
                 answer = await self.server.call(
-                    verified, name, version, self.settings, limits=self.limits, refused=LoadFailed
+                    verified, name, version, self.settings, self.engines, limits=self.limits, refused=LoadFailed
                 )
             except TimeoutError as error:
                 seconds = self.limits.seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Annotated
 
@@ -28,24 +28,28 @@ SESSION_BYTES = 2**13  # that a session takes beside the arrays of its state
 
 
 class Verified(BaseModel):
-    """What is known of a version once it was verified: its manifest's sha256, its engine, and a step's seconds."""
+    """What is known of a version once it was verified: its manifest's sha256, its engine, and a step's seconds.
+
+    The engine is the first that can run it of `engines`, or of the candidates.
+    """
 
     digest: str
     engine: EngineName
+    engines: list[EngineName] = []
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def verify(name: str, version: int, settings: Settings) -> Verified:
-    """Read a version from the repository, replay its golden samples on its engine, and measure that.
+def verify(name: str, version: int, settings: Settings, engines: Sequence[str] = ()) -> Verified:
+    """Read a version from the repository, replay its golden samples on its engine, and measure that; see `engine_for`.
 
     It is called in a process of its own, since a bundle can make it take any time and memory, or end the process.
     Raises BundleNotFound, InvalidBundle or EngineUnavailable.
     """
     bundle = _read(name, version, settings)
-    engine = engine_for(bundle, settings)
+    engine = engine_for(bundle, settings, engines=engines)
     bundle.verify(engine)
     seconds = seconds_per_step(engine, bundle.sample)
-    return Verified(digest=bundle.digest, engine=engine.name, seconds=seconds)
+    return Verified(digest=bundle.digest, engine=engine.name, engines=list(engines), seconds=seconds)
 
 
 class InProgress:
@@ -74,6 +78,15 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
+        self.successor: LoadedModel | None = None  # the same version on another engine, which has taken over
+
+    @property
+    def newest(self) -> LoadedModel:
+        """The same version on the engine that runs it now, for what goes on from one run to the next."""
+        model = self
+        while model.successor is not None:
+            model = model.successor
+        return model
 
     def check_stop(self, rule: StopRule, time_steps: int, where: str = "stop") -> None:
         """Raise InvalidInput if samples cannot end by a rule, which the field `where` of a request asks for."""
@@ -116,7 +129,7 @@ class LoadedModel:
                 f"bundle.json: its sha256 is {bundle.digest[:12]}…, but it was {verified.digest[:12]}… when it was "
                 "verified, just before"
             )
-        engine = engine_for(bundle, settings, settings.threads)
+        engine = engine_for(bundle, settings, settings.threads, verified.engines)
         if engine.name != verified.engine:
             raise InvalidBundle(f"engine '{engine.name}' would run it, but it was verified on '{verified.engine}'")
         engine.run(bundle.sample)

@@ -13,12 +13,16 @@ import asyncio
 from asyncio import Future, Task
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import InitVar, dataclass
+from functools import partial
+from threading import Event
 from time import monotonic
 
 import structlog
 
 from spikeserve.models.bundle.repository import Fingerprint, ModelRepository, shipped_names
+from spikeserve.models.engines.compiling import FUNCTIONS
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.catalog import Catalog, Models, Version, VersionState
 from spikeserve.service.catalog.load_process import LoadProcesses
@@ -87,6 +91,7 @@ class Loader:
         if self.settings.gallery:  # as if they had been unloaded: they are listed so, and can be loaded
             self.catalog.unloaded |= set(shipped_names()) - listing.versions.keys()
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.compiled = asyncio.Event()  # set once no kernels are waited for any more
         self.loads: dict[Task[None], str] = {}  # the loads in progress or waiting, and the model of each
 
     def adopt(self, versions: Mapping[str, Iterable[int]], unloaded: Collection[str]) -> None:
@@ -114,6 +119,31 @@ class Loader:
         await asyncio.gather(*loads, return_exceptions=True)
         self.before_ready()
         self.readiness.first_load_over = True
+
+    async def take_over(self) -> None:
+        """Once kernels are compiled that other engines stand in for, load what they run again, on the best engine."""
+        if (compiler := self.processes.compiler) is None:
+            return
+        stop = Event()
+        try:
+            tell = partial(log.info, "compiling_kernels", of=FUNCTIONS)
+            compiled = await asyncio.to_thread(compiler.wait, stop, lambda done: tell(done=done))
+        finally:
+            stop.set()
+        if compiled:
+            self.processes = LoadProcesses(self.settings, self.processes.prepare_engine, waits=True)
+            for name in self.catalog.models:
+                self._begin(name, self._load_again)
+        else:
+            log.error("kernels_not_compiled", tries=compiler.started, meaning="answers go on by another engine")
+            self.processes.compiler = None
+            for entry in self.catalog.every_version():
+                entry.compiling = False
+        self.compiled.set()
+
+    async def _load_again(self, name: str) -> None:
+        entries = self.catalog.models.get(name, {})
+        await self._load_and_retire(name, [each for each in entries if entries[each].compiling], list(entries))
 
     async def loads_over(self) -> None:
         """Wait until no load is in progress."""
@@ -274,9 +304,9 @@ class Loader:
 
     async def _load_version(self, entry: Version) -> None:
         labels = {"model": entry.name, "version": entry.version}
-        entry.error, entry.began = None, monotonic()
+        entry.error, entry.began, entry.compiling = None, monotonic(), False
         try:
-            verified = await self._verify(entry)
+            processes, verified = await self._verify_now_or_compiled(entry)
             model = await self.threads.submit(self._load_verified, entry, verified)
         except asyncio.CancelledError:
             entry.error = "the load was cancelled"
@@ -289,6 +319,7 @@ class Loader:
             log.exception("model_failed", **labels)
         else:
             self.catalog.set_ready(entry, model)
+            entry.compiling = processes.compiler is not None
             self.readiness.awaited.discard(entry.name)
             log.info("model_ready", **labels, engine=model.engine.name)
         finally:
@@ -299,19 +330,29 @@ class Loader:
         self.on_load(model)
         return model
 
-    async def _verify(self, entry: Version) -> Verified:
+    async def _verify_now_or_compiled(self, entry: Version) -> tuple[LoadProcesses, Verified]:
+        """Verify a version, once kernels are compiled where no engine that is ready can run it; return by whom."""
+        processes = self.processes
+        if processes.compiler is not None:
+            with suppress(LoadFailed):
+                return processes, await self._verify(entry, processes)
+            await self.compiled.wait()
+            processes = self.processes
+        return processes, await self._verify(entry, processes)
+
+    async def _verify(self, entry: Version, processes: LoadProcesses) -> Verified:
         """Verify a version, and once more if its copy was damaged and has been made again."""
         name, version = entry.name, entry.version
         entry.fingerprint = await asyncio.to_thread(self.repository.fingerprint, name, version)
         try:
-            return await self.processes.verify(name, version)
+            return await processes.verify(name, version)
         except LoadFailed:
             before = entry.fingerprint
             tell(await asyncio.to_thread(refresh, self.settings, doubted=(name, version)))
             entry.fingerprint = await asyncio.to_thread(self.repository.fingerprint, name, version)
             if entry.fingerprint == before:
                 raise
-        return await self.processes.verify(name, version)
+        return await processes.verify(name, version)
 
 
 def scan(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:

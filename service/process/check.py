@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
     try:
-        processes = LoadProcesses(settings, prepare)
+        processes = LoadProcesses(settings, prepare, waits=True)
         processes.prepare()
         processes.fork()
         right = asyncio.run(verify(processes, versions))

@@ -19,7 +19,7 @@ from spikeserve.models.door import FOLDER, LET_IN
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.control import Control
-from spikeserve.service.catalog.engine_choice import check_engine, chosen, compiles_first
+from spikeserve.service.catalog.engine_choice import check_engine, compiles_first
 from spikeserve.service.catalog.mirror import tell
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import Misconfigured
@@ -41,9 +41,10 @@ USAGE = 2
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
 # reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts
-# threads and processes alike, so the fork server, and one process in which it verifies a version, are counted as well.
+# threads and processes alike, so the fork server, one process in which it verifies a version, and the compiler of
+# kernels are counted as well.
 OTHER_THREADS = 4 + FILE_THREADS + PAGE_THREADS
-OTHER_PROCESSES = 2
+OTHER_PROCESSES = 3
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -84,9 +85,12 @@ def main(arguments: Sequence[str]) -> int:
     warn_if_open(host, keys, settings.origins)
     warn_if_unknown(os.environ, settings)
     if services.catalog.models:
-        if compiles_first(chosen(settings)):
+        processes = services.loader.processes
+        if processes.compiler is not None:
+            log.info("compiling_kernels", meaning=f"answers come by {processes.engine} until then")
+        elif compiles_first(processes.engine):
             log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
-        services.loader.processes.prepare()
+        processes.prepare()
     with reserved:
         return supervise(app, settings, listener) if settings.workers > 1 else run(Server(app, settings), listener)
 

@@ -3,7 +3,9 @@ import { make, percent, plain, product, rounded, table } from "./dom.js";
 import { render } from "./markdown.js";
 
 export function showCard(host, model) {
-  const about = [["version", String(model.version)], ["engine", model.engine], ["exported", new Date(model.created).toLocaleString("en")],
+  const compiling = model.versions.some((each) => each.version === model.version && each.compiling);
+  const engine = compiling ? `compiling kernels: answers come by ${model.engine} until then` : model.engine;
+  const about = [["version", String(model.version)], ["engine", engine], ["exported", new Date(model.created).toLocaleString("en")],
     ["coding", model.coding], ["read out", model.readout], ["time steps", String(model.time_steps)]];
   const layers = model.nodes.map(({ name, type, shape, threshold, weight_bits: bits }) =>
     [name, type, shape.join(" × "), product(shape), thresholdText(threshold), bits ? `${bits} bits` : ""]);

@@ -28,7 +28,7 @@ export async function showOperator(host, focused = false) {
 function show(section, list, versions, described, metrics) {
   const known = Array.isArray(metrics);
   const rows = versions.map((each, k) => [
-    each.name === list.default ? `${each.name} (default)` : each.name, String(each.version), stateOf(each), each.engine ?? "",
+    each.name === list.default ? `${each.name} (default)` : each.name, String(each.version), stateOf(each), each.compiling ? `${each.engine}, compiling kernels` : each.engine ?? "",
     accuracyOf(described[k]), ...(known ? trafficOf(each, metrics) : []),
   ]);
   const heads = ["model", "version", "state", "engine", "test accuracy"];

@@ -91,7 +91,10 @@ class Session:
         self.windows.go_on(at.number, at.start, at.late)
 
     def closed(self) -> list[Window] | list[ValueWindow]:
-        """Return the next windows that are closed, as many as may run at once."""
+        """Return the next windows that are closed, as many as may run at once, on the engine that runs them now."""
+        if self.model.successor is not None:
+            self.model = self.model.newest
+            self.most = self.batches.most(self.model, self.windows.steps)
         close: Any = self.windows.close
         return list(islice(iter(close, None), self.most))
 

@@ -61,6 +61,8 @@ class Sequences:
         connection = (job.sender.host, job.sender.port) if self.several_workers else None
         key = (job.sender.key, job.model.name, named.id, connection)
         sequence = self.open.get(key)
+        if sequence is not None:
+            sequence.model = sequence.model.newest
         if named.start:
             _check_has_sequences(job.model)
         elif sequence is None:
