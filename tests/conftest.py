@@ -16,9 +16,11 @@ from hypothesis import settings
 
 from spikeserve.models import door
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.models.engines.compiling import compiled
 from spikeserve.models.errors import EngineUnavailable
 from spikeserve.models.spec.network import Network
 from spikeserve.service import app
+from spikeserve.service.inference.decoding.readers import prepare
 from spikeserve.service.settings import available_cores
 from tests import held
 from tests.networks import network_of, task
@@ -48,7 +50,9 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Never look at what was imported again."""
+    """Compile kernels, without which servers begin with another engine; never look at what was imported again."""
+    if find_spec("numba") and not compiled():
+        prepare("event")
     gc.freeze()
     gc.enable()
 
