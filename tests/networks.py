@@ -419,7 +419,7 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
                 append(joined, leaving)
         if len(shape) in CONNECTIONS:
             node = draw(connections(f"c{layer}", shape, time_steps, dyadic=dyadic))
-            append(node, _leaving(node, shape))
+            append(node, node_of(node).output_shape(shape))
         if draw(st.booleans()):
             filtered = draw(st.integers(0, 3)) == 0
             if filtered:  # right before neurons that are not recurrent: what it gives is not dyadic, so that no sum is
@@ -492,10 +492,6 @@ def pruned(network: Network, rng: np.random.Generator, every: int, *, said: bool
             tensors[name], left = weight, int(np.count_nonzero(weight))
             counts |= {name: left} if said and left else {}
     return Network(network.spec.with_nonzero(counts), tensors)
-
-
-def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
-    return node_of(node).output_shape(shape)
 
 
 def _charges(kind: str) -> list[rules.Charge]:

@@ -25,7 +25,6 @@ from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of, regression, task, toy, votes
 from tests.same import EVERYTHING, assert_same
@@ -186,17 +185,6 @@ def test_confident_samples_end_where_their_lead_is_enough_for_each_remaining_ste
     assert np.asarray(result.steps_used).tolist() == [3, 5]
     looked = run_anytime(EventEngine(network), inputs, StopRule.CONFIDENT, calibration(0.5, 2, 4))
     assert np.asarray(looked.steps_used).tolist() == [6, 6]  # after 2 steps the leads are 2 and 1, and 3 are needed
-
-
-def test_rate_coding_draws_the_spikes_of_a_whole_run() -> None:
-    network = toy(Coding.RATE, time_steps=32)
-    inputs = encode(np.array([[0.9, 0.1], [0.6, 0.5]], np.float32), network.spec, seed=7)
-    result = run_anytime(EventEngine(network), inputs, StopRule.DECIDED, record=EVERYTHING)
-    whole, _ = EventEngine(network).run(inputs, record=EVERYTHING)
-    assert result.steps_used is not None
-    for sample, steps in enumerate(result.steps_used.tolist()):
-        np.testing.assert_array_equal(result.rasters["out"][:steps, sample], whole.rasters["out"][:steps, sample])
-    assert result.steps_used[0] < 32
 
 
 def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:

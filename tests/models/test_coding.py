@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikeserve.models.coding import MAX_SEED, DenseInputs, Events, encode, encode_next, rasterise
+from spikeserve.models.coding import MAX_SEED, DenseInputs, encode, encode_next
 from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec import Coding, Spec
 from tests.networks import toy
@@ -17,13 +17,6 @@ def spec(coding: Coding, time_steps: int = 5, **declared: float) -> Spec:
     """Return the toy's spec; `declared` changes its input's range and how that is normalised."""
     plain = toy(coding, time_steps).spec
     return plain.model_copy(update={"input": plain.input.model_copy(update=declared)})
-
-
-def test_direct_coding_is_the_normalised_value_once_for_all_steps() -> None:
-    inputs = encode(np.array([[2, 10]], np.float32), spec(Coding.DIRECT, scale=0.5, offset=-1.0))
-    assert inputs.constant
-    assert inputs.time_steps == 5
-    assert inputs.steps.tolist() == [[[0.0, 4.0]]]
 
 
 def test_latency_coding_spikes_once_and_earlier_for_more() -> None:
@@ -113,11 +106,6 @@ def test_a_seeds_spikes_never_change() -> None:
     assert steps.astype(int).tolist() == [[0, 1], [0, 1], [1, 1], [1, 1], [0, 0], [1, 1], [1, 0], [0, 1]]
 
 
-def test_the_greatest_seed_is_as_good_as_any() -> None:
-    samples = np.ones((2, 2), np.float32)
-    assert encode(samples, spec(Coding.RATE), seed=[0, MAX_SEED]).steps.all()
-
-
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
 def test_a_seed_that_is_no_unsigned_64_bit_integer_is_refused(seed: int) -> None:
     with pytest.raises(InvalidInput, match=rf"seed is {seed}, expected an integer from 0 to {MAX_SEED}"):
@@ -128,18 +116,6 @@ def test_a_seed_that_is_no_unsigned_64_bit_integer_is_refused(seed: int) -> None
 def test_as_many_seeds_are_taken_as_there_are_samples(seeds: int) -> None:
     with pytest.raises(InvalidInput, match=rf"seed holds {seeds} seeds for 2 samples, expected one for each"):
         encode(np.zeros((2, 2), np.float32), spec(Coding.RATE), seed=[0] * seeds)
-
-
-def test_spikes_are_taken_time_first() -> None:
-    raster = np.array([[[1, 0], [0, 1], [1, 1]]], np.float32)
-    inputs = encode(raster, spec(Coding.SPIKES))
-    assert inputs.time_steps == 3
-    np.testing.assert_array_equal(inputs.steps[:, 0], raster[0])
-
-
-def test_events_are_the_raster_that_they_name() -> None:
-    rasters = rasterise([Events([0, 2, 2], [1, 0, 0]), Events([], [])], spec(Coding.SPIKES, 3))
-    assert rasters.tolist() == [[[0, 1], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 0]]]
 
 
 def test_both_ends_of_the_declared_range_are_in_it() -> None:

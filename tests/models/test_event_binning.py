@@ -1,5 +1,6 @@
 """The spec's `input.events`: the shape that a sensor, crop, bin and polarity make, and what does not fit together."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,25 +8,14 @@ from pydantic import ValidationError
 
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Coding, EventBinning, Input, Spec
-from tests.networks import toy
+from tests.networks import task, toy
 
 
 def spec(shape: list[int], coding: str = "spikes", dt: float | None = None, **events: Any) -> Spec:
     """Return a network of one neuron for each input, whose input has `events`."""
-    flat = {"type": "Flatten", "name": "flat"}
-    units = 1
-    for size in shape:
-        units *= size
-    return Spec.read(
-        {
-            "input": {"shape": shape, "events": {"step_us": 1000, **events}},
-            "coding": coding,
-            "time_steps": 3,
-            "dt": dt,
-            "labels": [str(unit) for unit in range(units)],
-            "nodes": [flat, {"type": "IF", "name": "out"}],
-        }
-    )
+    nodes = [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}]
+    around = task(shape, 3, math.prod(shape), coding, events={"step_us": 1000, **events}, dt=dt)
+    return Spec.read(around | {"nodes": nodes})
 
 
 @pytest.mark.parametrize(

@@ -24,26 +24,13 @@ def add_one(values):
 """
 
 
-Written = Callable[[str, str], Callable[..., Any]]
-
-
 @pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
-    """Write a module of functions, which their caches beside it can import, and return one of them."""
-
-    def write(source: str, name: str) -> Callable[..., Any]:
-        (tmp_path / "functions.py").write_text(source)
-        monkeypatch.syspath_prepend(tmp_path)
-        return getattr(importlib.import_module("functions"), name)
-
-    yield write
+def add_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """A function in a file of its own, which the caches beside it can import."""
+    (tmp_path / "functions.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("functions").add_one
     sys.modules.pop("functions", None)
-
-
-@pytest.fixture
-def add_one(written: Written) -> Callable[..., Any]:
-    """A function in a file of its own."""
-    return written(SOURCE, "add_one")
 
 
 def run(function: Callable[..., Any]) -> Any:

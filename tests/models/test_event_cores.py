@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.engines.event.cores import Cores, Idle, shared
+from spikeserve.models.engines.event.cores import Cores, Idle
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from tests.models.test_parity import SPLIT
@@ -16,23 +16,16 @@ from tests.models.test_wide import layer, raster
 from tests.same import assert_same_runs
 
 
-def taken(monkeypatch: pytest.MonkeyPatch, cores: Cores) -> list[int]:
-    """Return a list to which the helpers of each shared piece of work are added."""
-    found: list[int] = []
-    share = cores.share
-
-    def noted(helpers: int, *arguments: Any) -> None:
-        found.append(helpers)
-        share(helpers, *arguments)
-
-    monkeypatch.setattr(cores, "share", noted)
-    return found
-
-
 @pytest.mark.parametrize("count", SPLIT)
 def test_the_samples_of_a_batch_are_shared(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, cores = layer(neurons=421), SPLIT[count]
-    helpers = taken(monkeypatch, cores)
+    network, cores, helpers = layer(neurons=421), SPLIT[count], list[int]()
+    share = cores.share
+
+    def noted(number: int, *arguments: Any) -> None:
+        helpers.append(number)
+        share(number, *arguments)
+
+    monkeypatch.setattr(cores, "share", noted)
     for batch in (1, 5):
         assert_same_runs(raster(0.36, batch, network), ReferenceEngine(network), EventEngine(network, cores=cores))
     assert max(helpers, default=0) == cores.started == count - 1
@@ -108,12 +101,6 @@ def test_a_system_that_starts_no_thread_leaves_the_work_to_the_caller(monkeypatc
     network, inputs = layer(neurons=200), raster(0.1, 2, layer())
     result, _ = EventEngine(network, cores=cores).run(inputs)
     np.testing.assert_array_equal(result.spike_counts, ReferenceEngine(network).run(inputs)[0].spike_counts)
-
-
-def test_engines_of_as_many_threads_share_their_cores() -> None:
-    network = layer(neurons=20)
-    assert EventEngine(network, 2).cores is EventEngine(network, 2).cores is shared(2)
-    assert EventEngine(network, 3).cores is not shared(2)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -11,7 +11,6 @@ from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
 from tests.contracts.nodes import TOGETHER
 from tests.models.test_wide import FIRST, TWO, image, layer, raster
-from tests.networks import network_of, task
 from tests.same import EVERYTHING, assert_same, assert_same_runs, assert_same_state
 
 ROWS = TOGETHER["each step"]
@@ -63,27 +62,6 @@ def test_no_call_leaves_anything_allocated(kind: str) -> None:
     after = rtsys.get_allocation_stats()
     assert after.alloc - before.alloc == after.free - before.free
     assert after.alloc > before.alloc or kind != "a constant"
-
-
-@pytest.mark.parametrize("width", [1, 2, 15, 16, 17, 31, 33])
-def test_rows_of_any_width_are_searched_to_their_end_and_no_further(width: int) -> None:
-    # The last value of each row, of which the first sample's is a spike and the second's is not; NaN lies behind them.
-    network = network_of(
-        [
-            {"type": "Linear", "name": "fc", "in_features": width, "out_features": 1, "bias": False},
-            {"type": "LI", "name": "out", "decay": 0.0},
-        ],
-        {"fc.weight": np.ones((1, width), np.float32)},
-        **task(width, 1, 1, "current", low=0, high=2, readout="last_membrane"),
-    )
-    held = np.full(2 * width + 16, np.nan, np.float32)
-    steps = held[: 2 * width].reshape(1, 2, width)
-    steps[...] = 0.0
-    steps[0, :, -1] = 1.0, 1.5
-    result, _ = EventEngine(network).run(DenseInputs(steps, 1))
-    assert result.readout.tolist() == [[1.0], [1.5]]
-    assert result.synaptic_operations is not None
-    assert result.synaptic_operations.tolist() == [1, 1]
 
 
 def test_every_kernel_has_one_signature_which_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,16 +65,6 @@ def test_events_and_dense_inputs_are_joined_in_their_order(data: st.DataObject, 
     assert_dense(joined, coding.DenseInputs.joined(parts))
 
 
-def test_events_count_their_bytes_and_their_samples() -> None:
-    # Three events, two samples of two steps: 3 × 4 bytes of units, no values, as all are 1, and 5 × 8 of offsets.
-    steps = np.zeros((2, 2, 3), np.float32)
-    steps[[0, 1, 1], [0, 0, 1], [2, 0, 1]] = 1
-    events = coding.EventInputs.of(coding.DenseInputs(steps, 2))
-    assert (len(events), events.batch, events.nbytes) == (2, 2, 3 * 4 + 5 * 8)
-    assert (events.unit.tolist(), events.offset.tolist()) == ([2, 0, 1], [0, 1, 2, 2, 3])
-    assert coding.DenseInputs(steps, 2).nbytes == 2 * 2 * 3 * 4
-
-
 def test_inputs_of_another_number_of_rows_are_refused() -> None:
     none = np.empty(0, np.float32)
     with pytest.raises(InvalidInput, match=r"^event inputs: there are 3 rows, expected 2 for each sample$"):

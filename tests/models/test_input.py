@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from spikeserve.models.coding import Events, encode, rasterise
+from spikeserve.models.coding import encode
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Input, Spec
 from tests.networks import toy
@@ -64,11 +64,6 @@ def test_a_resolution_rounds_the_normalised_value_half_to_even() -> None:
     rounded = spec(resolution=0.25)
     assert encode(np.array([[0.3, 0.375]], np.float32), rounded).steps.tolist() == [[[0.25, 0.5]]]
     assert spec(scale=0.3, resolution=0.25).input.normalised_range == (0, 0.25)
-
-
-def test_an_event_is_the_largest_value_of_its_own_units_range() -> None:
-    rasters = rasterise([Events([0, 1], [0, 1])], spec(Coding.SPIKES, high=(1, 3)), 2)
-    assert rasters.tolist() == [[[1, 0], [0, 3]]]
 
 
 @pytest.mark.parametrize(

@@ -291,11 +291,6 @@ def test_every_name_is_declared_in_the_same_order() -> None:
     assert tuple(ENGINES) == ("event", "onnx", "torch", "reference")
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
-def test_an_engine_is_called_what_it_is_declared_as(name: str) -> None:
-    assert create(name, toy()).name == name
-
-
 @pytest.mark.parametrize(("name", "line"), [("mine", "event mine torch reference"), ("torch", "")])
 def test_an_engine_comes_through_the_door_between_those_of_the_core(tmp_path: Path, name: str, line: str) -> None:
     record = f'PLUGINS = (Plugin("engine", "{name}", "spikeserve.models.engines.reference:ReferenceEngine", ""),)'

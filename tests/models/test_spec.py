@@ -1,6 +1,5 @@
 """The spec: what loads can run, and what cannot is refused by name with both values."""
 
-import json
 import re
 from copy import deepcopy
 from typing import Any
@@ -50,12 +49,6 @@ def test_a_plain_stack_reads_as_a_stack_and_knows_its_shapes() -> None:
     assert spec.tensor_shapes == {"conv.weight": (4, 2, 3, 3), "conv.bias": (4,), "fc.weight": (3, 36), "fc.bias": (3,)}
 
 
-def test_json_comes_back_as_it_went() -> None:
-    spec = Spec.read(STACK)
-    assert Spec.read(spec.model_dump_json()) == spec
-    assert Spec.read(json.loads(spec.model_dump_json())) == spec
-
-
 def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
     spec = Spec.read(changed("lif", decay="per_neuron", threshold="per_neuron", recurrent={"bias": True}))
     assert spec.tensor_shapes["lif.decay"] == (4, 6, 6)
@@ -90,10 +83,6 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("lif", tau=2.0), "charge is 'decay', which needs decay, but it has decay and tau"),
         (changed("lif", charge="euler"), "node 'lif': charge is 'euler', which needs rate, but it has decay"),
         (changed("lif", charge="relax", decay=None), "charge is 'relax', which needs rate or tau, but it has none"),
-        (
-            changed("lif", charge="leak_then_add", decay=None, rate=0.5, tau=2.0),
-            "charge is 'leak_then_add', which needs rate or tau, but it has rate and tau",
-        ),
         (changed("lif", leak=0.5), "node 'lif': leak is 0.5, expected 0, since charge is 'decay'"),
         (changed("lif", charge="euler", decay=None, rate=0.5, drive=0.25), "drive is 0.25, expected 0, since charge i"),
         (changed("lif", charge="quadratic", decay=None, tau=2.0, curvature=0.5), "critical is None, expected a value,"),
@@ -102,10 +91,6 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
             "node 'lif': sharpness is None, expected a value, since charge is 'exponential'",
         ),
         (changed("lif", sharpness=0.5), "node 'lif': sharpness is 0.5, expected none, since charge is 'decay'"),
-        (
-            changed("lif", charge="exponential_input_first", decay=None, rate=0.5, sharpness=0.5, critical=0.5),
-            "node 'lif': charge is 'exponential_input_first', which needs tau, but it has rate",
-        ),
         (changed("lif", refractory=2, fire="multiple"), "fire is 'multiple', but a neuron with refractory steps fires"),
         (changed("lif", refractory=2, reset_timing="next_step"), "reset_timing is 'next_step', expected same_step, as"),
         (changed("out", type="Alpha", exc_decay=0.5, inh_decay=0.25, fire="multiple"), "fire is 'multiple', but an Al"),
@@ -158,15 +143,12 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("conv", type="Conv1d"), "expected an input of \\(channels, length\\), but it has shape 2×6×6"),
         (changed("flat", type="Delay", delay=-1), "delay.*greater than or equal to 0, got -1"),
         (changed("flat", type="Delay", delay=100001), "delay.*less than or equal to 100000, got 100001"),
-        (changed("flat", type="Delay"), "node .flat.: has neither delay nor taps, expected one of them"),
         (changed("flat", type="Scale", scale=1e39), "scale.*1e\\+39 does not fit into float32"),
         (changed("lif", type="Izhikevich"), "Izhikevich"),
-        (changed("out", type="LI", decay=0.5), "node 'out': readout 'spike_count' needs a spiking last node, not LI"),
         (changed(time_steps=0), "time_steps: input should be greater than or equal to 1, got 0"),
         (changed(labels=[]), "labels"),
         (changed(nodes=[]), "nodes"),
         (changed(schema_version=2), "schema_version: input should be 1, got 2"),
-        (changed(input={"shape": [2, 6, 6], "low": 1, "high": 1}), "input: low is 1 and high is 1; low must be less"),
         (changed(input={"shape": [2, 6, 6], "low": 0, "high": 2}, coding="rate"), "coding 'rate' needs normalised val"),
     ],
 )

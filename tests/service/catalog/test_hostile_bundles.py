@@ -33,5 +33,6 @@ async def test_a_server_of_all_serves_the_one_sound_network(tmp_path: Path) -> N
             assert status["state"] == "failed", bundle.kind
             assert is_the_sentence(status["error"], bundle, tmp_path)
             asked = await client.post(LEFT, f"/models/{name}/predict")
-            assert asked.status == 503
+            assert (asked.status, int(asked.headers["retry-after"]) > 0) == (503, True)
             assert asked.json == {"error": f"model '{name}' version 1 could not be loaded: {status['error']}"}
+            assert (await client.get(f"/models/{name}")).json == asked.json

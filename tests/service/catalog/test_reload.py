@@ -247,6 +247,19 @@ def test_the_settings_say_which_versions_are_served(repository: Path, setting: s
     asyncio.run(ask())
 
 
+async def test_exactly_the_versions_that_are_set_are_there_and_one_that_fails_changes_nothing(repository: Path) -> None:
+    publish(repository, toy())
+    async with started(repository) as client:
+        for numbers in ([1, 2], [1]):
+            await client.loader.set_versions("toy", numbers)
+            assert await versions(client) == [(number, "ready") for number in numbers]
+        with pytest.raises(LoadFailed, match="model 'toy' version 9 could not be loaded: model 'toy' has no version 9"):
+            await client.loader.set_versions("toy", [9])
+        assert [each for each in await versions(client) if each[1] == "ready"] == [(1, "ready")]
+        await client.loader.set_versions("toy", [])
+        assert (await client.get("/models")).json["models"] == []
+
+
 async def test_no_name_leads_out_of_the_repository(repository: Path, tmp_path: Path) -> None:
     publish(tmp_path / "elsewhere", toy(), "secret")
     (repository / "linked").symlink_to(tmp_path / "elsewhere" / "secret")

@@ -267,12 +267,6 @@ def test_serving_writes_no_file_and_the_log_counts_keys_only(repository: Path, m
     assert digest(ALICE)[7:] not in str(service.entries)
 
 
-@pytest.mark.parametrize("document", ["SECURITY.md", "deploy/README.md"])
-def test_every_flag_that_a_document_relies_on_is_a_setting(document: str) -> None:
-    named = set(re.findall(r"`--([a-z][a-z-]*)`", (ROOT / document).read_text()))
-    assert {name.replace("-", "_") for name in named} <= Settings.model_fields.keys()
-
-
 @pytest.mark.parametrize("key", [ALICE, BOB, STRANGER])
 def test_a_key_is_compared_with_all_that_are_known_in_constant_time(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Neither which key it is, nor how much of it is right, changes what is done.

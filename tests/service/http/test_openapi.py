@@ -80,17 +80,12 @@ def test_every_reference_leads_somewhere_and_every_error_has_the_one_body(client
             assert content["schema"] == {"$ref": f"{prefix}{body}"}
 
 
-def test_the_documented_request_has_the_fields_of_the_contract(client: TestClient) -> None:
-    document = client.get("/openapi.json").json()
-    schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["properties"].keys() == {"inputs", "time_steps", "seed", "stop", "return"}
-    assert schema["required"] == ["inputs"]
-    assert schema["additionalProperties"] is False
-
-
-def test_the_headers_that_go_in_and_out_are_named(client: TestClient) -> None:
+def test_headers_and_statuses_are_named_where_a_path_has_them_and_head_nowhere(client: TestClient) -> None:
     for path, operations in client.get("/openapi.json").json()["paths"].items():
+        assert operations.keys() <= {"get", "post"}
         for operation in operations.values():
+            assert ("422" in operation["responses"]) == (path in PREDICT or path.endswith("/stream"))
+            assert ("401" in operation["responses"]) == ("/health/" not in path)
             named = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
             expected = {"X-Request-ID"}
             if path.endswith(("/predict", "/infer")):
@@ -146,26 +141,18 @@ def test_the_options_of_a_stream_are_those_that_it_takes(client: TestClient) -> 
         assert (answer.status_code, "version" in answer.json()["error"]) == (422, True)
 
 
-def test_the_options_of_a_predict_request_are_those_that_a_body_without_fields_takes(client: TestClient) -> None:
+def test_a_predict_request_has_its_fields_and_as_options_those_that_a_body_without_fields_takes(
+    client: TestClient,
+) -> None:
     document = client.get("/openapi.json").json()
-    fields = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    fields = {"inputs", "time_steps", "seed", "stop", "return"}
+    assert schema["properties"].keys() == fields
+    assert (schema["required"], schema["additionalProperties"]) == (["inputs"], False)
     for path in PREDICT:
         options = [each for each in document["paths"][path]["post"]["parameters"] if each["in"] == "query"]
-        assert {each["name"] for each in options} == fields.keys() - {"inputs"}
+        assert {each["name"] for each in options} == fields - {"inputs"}
         assert not [each for each in options if "default" in each["schema"]]  # some clients send each default
-
-
-def test_head_is_no_operation_of_its_own(client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    assert paths["/health/live"].keys() == {"get"}
-    assert {method for operations in paths.values() for method in operations} == {"get", "post"}
-
-
-def test_only_what_reads_a_body_says_422_and_only_the_health_needs_no_key(client: TestClient) -> None:
-    for path, operations in client.get("/openapi.json").json()["paths"].items():
-        for operation in operations.values():
-            assert ("422" in operation["responses"]) == (path in PREDICT or path.endswith("/stream"))
-            assert ("401" in operation["responses"]) == ("/health/" not in path)
 
 
 def test_the_docs_are_served_and_load_nothing_from_elsewhere(client: TestClient) -> None:

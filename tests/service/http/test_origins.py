@@ -1,6 +1,5 @@
 """Which pages may ask: none of another origin posts anything, unless it is allowed; other clients see no change."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,12 +102,6 @@ def test_a_page_of_any_other_origin_is_refused_as_before(opened: TestClient) -> 
         ):
             pass
         assert denied.value.status_code == 403
-
-
-def test_a_page_of_an_allowed_origin_streams_over_a_websocket(opened: TestClient) -> None:
-    with opened.websocket_connect(STREAM, headers=dict(APP)) as socket:
-        socket.send_text(json.dumps({"type": "end"}))
-        assert socket.receive_json()["type"] == "end"
 
 
 def test_every_error_can_be_read_by_an_allowed_page(opened: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
