@@ -280,9 +280,7 @@ def fresh(rasters: FloatArray, architecture: str = "32R", **fields: object) -> T
 
 def neurons(module: TrainingNetwork, name: str) -> Neurons:
     """Return a layer of neurons by its node's name."""
-    found = next(layer for layer in module.layers if isinstance(layer, Neurons) and layer.node.name == name)
-    assert isinstance(found, Neurons)
-    return found
+    return next(layer for layer in module.layers if isinstance(layer, Neurons) and layer.node.name == name)
 
 
 @pytest.mark.parametrize("neuron", ["LIF", "CubaLIF"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from spikeserve.models.bundle import File
 from spikeserve.models.bundle.repository import ModelRepository
@@ -56,13 +56,6 @@ def lines(labels: Labels) -> FloatArray:
     return (rng.integers(0, 3, (len(labels), 6)) + 8 * np.repeat(np.eye(3), 2, axis=1)[labels]).astype(np.float32)
 
 
-@pytest.fixture
-def data_file(tmp_path: Path) -> Path:
-    labels = np.arange(120) % 3
-    np.savez(tmp_path / "lines.npz", x=lines(labels), y=labels)
-    return tmp_path / "lines.npz"
-
-
 def classifier() -> Network:
     """Six inputs to twelve neurons, and these to three, which tell `lines` apart; weights are of no few bits."""
     rng = np.random.default_rng(0)
@@ -80,31 +73,32 @@ def classifier() -> Network:
     )
 
 
-def quantise(tmp_path: Path, *options: str) -> tuple[str, ModelRepository]:
+def quantise(tmp_path: Path, *options: str) -> tuple[Result, ModelRepository]:
     publish(tmp_path / "repository", classifier(), "lines")
     words = ["quantise", str(tmp_path / "repository/lines/1"), "--repository", str(tmp_path / "repository"), *options]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output, ModelRepository(tmp_path / "repository")
+    return CliRunner().invoke(app, words), ModelRepository(tmp_path / "repository")
 
 
-def test_the_next_version_has_few_bits_and_says_what_that_changes(tmp_path: Path, data_file: Path) -> None:
-    said, repository = quantise(tmp_path, "--bits", "7", "--data", str(data_file))
+def test_the_next_version_has_few_bits_and_says_what_that_changes(tmp_path: Path) -> None:
+    labels = np.arange(120) % 3
+    np.savez(tmp_path / "lines.npz", x=lines(labels), y=labels)
+    result, repository = quantise(tmp_path, "--bits", "7", "--data", str(tmp_path / "lines.npz"))
     before, after = repository.read("lines", 1), repository.read("lines", 2)
     assert after.network.spec.weight_bits == {"hidden.weight": 7, "read.weight": 7}
     for name, tensor in before.network.tensors.items():
         np.testing.assert_allclose(after.network.tensors[name], tensor, atol=np.abs(tensor).max() / 30)
     # 12 × 6 + 3 × 12 weights of a byte, and 15 exponents of two.
     assert (
-        "The tensors have 138 bytes instead of 432. On the 24 test samples the accuracy is 100.00% instead of " in said
+        "The tensors have 138 bytes instead of 432. On the 24 test samples the accuracy is 100.00% instead of "
+        in result.output
     )
     assert f"## {NARROW}" in after.card
     assert after.manifest.metrics["test_accuracy"] == 1.0
 
 
 def test_without_data_weights_are_rounded_and_nothing_is_measured(tmp_path: Path) -> None:
-    said, repository = quantise(tmp_path, "--bits", "4")
-    assert "Nothing was measured with them; what else stands here is of version 1." in said
+    result, repository = quantise(tmp_path, "--bits", "4")
+    assert "Nothing was measured with them; what else stands here is of version 1." in result.output
     after = repository.read("lines", 2)
     assert (after.manifest.metrics, after.network.spec.weight_bits["hidden.weight"]) == ({}, 4)
     folder = repository.folder("lines", 2)
@@ -112,9 +106,7 @@ def test_without_data_weights_are_rounded_and_nothing_is_measured(tmp_path: Path
 
 
 def test_other_bits_are_a_sentence(tmp_path: Path) -> None:
-    publish(tmp_path, classifier(), "lines")
-    words = ["quantise", str(tmp_path / "lines/1"), "--repository", str(tmp_path), "--bits", "5"]
-    result = CliRunner().invoke(app, words)
+    result, _ = quantise(tmp_path, "--bits", "5")
     assert (result.exit_code, str(result.exception)) == (1, "--bits is 5, expected 8, 7, 6 or 4")
 
 

@@ -32,7 +32,7 @@ class Net(nn.Module):
         self.fc, self.hidden, self.over_time = nn.Linear(SIZE, SIZE), Hidden(), Steps()
         self.fc.weight.data *= 4
         self.register_buffer("buffer", torch.ones(1))
-        self.factor, self.held, self.way = 1.0, {"factor": 1.0}, way
+        self.factor, self.held, self.way = 1.0, {"calls": 0}, way
 
     def forward(self, x: Tensor) -> Any:
         return self.way(self, x)
@@ -64,13 +64,8 @@ def a_weight(net: Net, x: Tensor) -> Tensor:
     return net.run(x)
 
 
-def a_dictionary(net: Net, x: Tensor) -> Tensor:
-    net.held["factor"] *= 0.9
-    return net.run(x, net.held["factor"])
-
-
 def a_count_that_does_nothing_yet(net: Net, x: Tensor) -> Tensor:
-    net.held["calls"] = net.held.get("calls", 0) + 1
+    net.held["calls"] += 1
     return net.run(x, 1.0 if net.held["calls"] < 100 else 0.5)
 
 
@@ -94,7 +89,6 @@ def a_hidden_number(net: Net, x: Tensor, hiding: Hiding = Hiding()) -> Tensor:  
         (an_attribute, "its forward changes 'factor'"),
         (a_buffer, "its forward changes 'buffer'"),
         (a_weight, "its forward changes 'fc.weight'"),
-        (a_dictionary, "its forward changes 'held.factor'"),
         (a_count_that_does_nothing_yet, "its forward changes 'held.calls'"),
         (lambda net, x: net.run(x, random.random()), "its forward draws Python's random numbers"),  # noqa: S311
         (lambda net, x: net.run(x, np.random.rand()), "its forward draws NumPy's random numbers"),  # noqa: NPY002

@@ -3,6 +3,7 @@
 A difference is rounding only where the first spike that differs hangs on it; else nothing is published unasked.
 """
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from spikeserve.models.engines import Record, available, create
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.rules import Reset, ResetTiming
 from spikeserve.plugins.frameworks.compare import compare, judged, random_encoded, random_run, run_framework
 from spikeserve.plugins.frameworks.convert import convert
 from spikeserve.plugins.frameworks.entry import load_network
@@ -26,7 +28,6 @@ from spikeserve.plugins.frameworks.framework import find
 from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.errors import InvalidEntry, NotConvertible
 from tests.plugins.frameworks.plain_network import PLAIN, Hidden, Spike, taken_in
-from tests.plugins.frameworks.test_peers import names_of
 from tests.serving import serving
 from tests.training.command_line import ROOT, training_here
 
@@ -57,46 +58,6 @@ def test_a_neuron_used_twice_is_refused_and_a_pool_used_twice_is_not() -> None:
     assert [node.name for node in found.network.spec.nodes] == ["avgpool2d_0", "avgpool2d_1", "flatten_2", "spike_3"]
 
 
-def test_a_batch_norm_is_folded_in_float64_and_rounded_once() -> None:
-    # Weight 0.5, bias 1; mean 3, variance 4 - eps, so a standard deviation of 2; gamma 4, beta -1:
-    # 4 * (0.5 x + 1 - 3) / 2 - 1 = x - 5.
-    linear, norm = nn.Linear(1, 1), nn.BatchNorm1d(1)
-    linear.weight.data.fill_(0.5)
-    linear.bias.data.fill_(1.0)
-    norm.running_mean, norm.running_var = torch.tensor([3.0]), torch.tensor([4.0 - norm.eps])
-    norm.weight.data.fill_(4.0)
-    norm.bias.data.fill_(-1.0)
-    found = taken_in(nn.Sequential(linear, norm, Spike()), 1)
-    tensors = {name: tensor.item() for name, tensor in found.network.tensors.items()}
-    assert tensors == pytest.approx({"linear_0.weight": 1.0, "linear_0.bias": -5.0}, abs=1e-6)
-    assert "batch norm `1` is folded into `linear_0`" in found.notes[0]
-
-
-NOT_SERVED = [
-    ("snntorch", "Leaky(0.9, state_quant=lambda x: x)", "state_quant is set"),
-    ("snntorch", "Leaky(0.9, graded_spikes_factor=0.0)", "graded_spikes_factor is 0"),
-    ("snntorch", "(made := RLeaky(0.9, linear_features=4), made.graded_spikes_factor.fill_(2.0))[0]",
-        "graded_spikes_factor is 2.0: a recurrent neuron hears its own spikes as 1"),
-    ("snntorch", "Leaky(0.9, inhibition=True)", "inhibition is True"),
-    ("snntorch", "Leaky(0.9, spike_grad=lambda x: x)", "spike_grad"),
-    ("snntorch", "Leaky(0.9, threshold=-1.0)", "threshold"),
-    ("snntorch", "Lapicque(beta=0.9, R=3)", "R is 3.0"),
-    ("snntorch", "RSynaptic(0.9, 0.8, linear_features=4, reset_delay=False, init_hidden=True)", "cannot run"),
-    ("spikingjelly", "SimpleLIFNode(2.0, False, v_reset=-0.5)", "float64"),
-    ("spikingjelly", "LinearRecurrentContainer(torch.nn.Tanh(), 4, 4)",
-        "neither a spiking neuron nor a Linear and a spiking neuron"),
-    ("spikingjelly", "ElementWiseRecurrentContainer(IFNode(), torch.mul)", "element_wise_function: it is not the sum"),
-    ("norse", "LIFCell(LIFParameters(method='adjoint'))", "method is 'adjoint'"),
-    ("sinabs", "IAF(reset_fn=MembraneReset(0.5))", "sinabs adds it to every neuron"),
-    ("sinabs", "IAF(reset_fn=MembraneSubtract(0.5))", "reset_fn subtracts 0.5"),
-    ("sinabs", "IAF(spike_fn=MaxSpike(2))", "spike_fn is"),
-    ("sinabs", "IAFRecurrent(torch.nn.Tanh())", "its recurrent connection: is Tanh()"),
-    ("sinabs", "ALIF(20.0, 20.0, 5.0)", "norm_input is True with tau_syn"),
-    ("sinabs", "ALIF(20.0, 20.0, reset_fn=MembraneSubtract(1.0))", "reset_fn subtracts 1.0"),
-    ("norse", "LSNNCell(adjoint=True)", "adjoint is True"),
-]  # fmt: skip
-
-
 def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         InvalidEntry, match="'keras' is not one, expected snntorch, spikingjelly, norse, sinabs, torch or spikeserve"
@@ -106,15 +67,6 @@ def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: py
     monkeypatch.setitem(sys.modules, "sinabs.layers", None)
     with pytest.raises(InvalidEntry, match=r"sinabs cannot be imported here: .*; pip install sinabs"):
         find("sinabs")
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "neuron", "reason"), NOT_SERVED)
-def test_what_a_framework_alone_can_do_is_refused_by_name(name: str, neuron: str, reason: str) -> None:
-    network = nn.Sequential(nn.Linear(4, 4), eval(neuron, names_of(name) | {"torch": torch}))  # noqa: S307  (above)
-    with pytest.raises(NotConvertible, match=re.escape(reason)) as refused:
-        convert(network.eval().requires_grad_(False), find(name), FrameworkOptions(input_shape=(4,), time_steps=8))
-    assert "\n  1 (" in str(refused.value)
 
 
 def test_the_guides_example_runs(tmp_path: Path) -> None:
@@ -162,49 +114,22 @@ def test_what_the_guide_installs_is_all_that_its_three_commands_need() -> None:
     assert extras.split(",") == ["serve", "train", "peers"]  # the third command is the server's
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with networks, where commands run in this process."""
-    pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
-    (tmp_path / "nets.py").write_text(
-        "import snntorch, torch\nfrom torch import nn\n\n"
-        "def made(beta):\n"
-        "    torch.manual_seed(0)\n"
-        "    return nn.Sequential(nn.Linear(9, 30), snntorch.Leaky(beta), nn.Linear(30, 3), snntorch.Leaky(beta))\n\n"
-        "def one():\n    return made(0.5)\n\n"
-        "def other():\n    return made(0.95)\n\n"
-        "number = 3\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "nets", raising=False)
-    return tmp_path
+def of_norm_10() -> nn.Module:
+    # A direction of (3, 4), whose norm is 5, of length 10: weights of 6 and 8, in the newer way and the older.
+    new: Any = nn.utils.parametrizations.weight_norm(nn.Linear(2, 1, bias=False))
+    old: Any = nn.utils.weight_norm(nn.Linear(2, 1, bias=False))
+    way = new.parametrizations.weight
+    for size, direction in ((way.original0, way.original1), (old.weight_g, old.weight_v)):
+        size.data.fill_(10.0)
+        direction.data = torch.tensor([[3.0, 4.0]])
+    return nn.Sequential(new, old)
 
 
-def run_here(*arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process and the current folder; return its status and what it wrote."""
-    done = training_here(*arguments, cwd=Path.cwd())
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_verify_exits_with_1_where_a_spike_differs(home: Path) -> None:
-    status, shown, errors = run_here(
-        "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
-        "--name", "m", "--labels", "left,right,none",
-    )  # fmt: skip
-    assert status == 0, errors
-    assert shown.startswith("Its forward takes one step of (batch, 9); 20 steps a sample\n")
-    assert ModelRepository(home / "r").read("m").manifest.spec.labels == ("left", "right", "none")
-    same, found, _ = run_here("verify", "r/m/1", "--against", "snntorch:nets:one")
-    assert (same, "0 of 10560 neuron-steps differ" in found) == (0, True)
-    other, found, _ = run_here("verify", "r/m/1", "--against", "snntorch:nets:other")
-    assert other == 1
-    assert re.search(
-        r"^[1-9]\d* of 10560 neuron-steps differ\nin 16 of 16 samples: sample 0 first differs in step \d+, unit \d+ of "
-        r"'leaky_\d'; other membranes differ before that by more than rounding, so the rules or weights differ$",
-        found,
-        re.MULTILINE,
-    )
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PyTorch, that the older way is deprecated
+def test_weights_of_a_parametrization_are_taken_as_they_are() -> None:
+    network = load_network(f"{__name__}:of_norm_10")
+    assert [value.tolist() for value in network.state_dict().values()] == [[[6.0, 8.0]]] * 2
+    assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 def test_a_users_own_modules_may_have_the_names_of_our_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,29 +141,6 @@ def test_a_users_own_modules_may_have_the_names_of_our_folders(tmp_path: Path, m
     assert isinstance(load_network("models.net:make"), nn.Linear)
     for name in ("models", "models.net"):
         assert str(tmp_path) in str(sys.modules.pop(name).__file__)
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PyTorch, that the older way is deprecated
-def test_weights_of_a_parametrization_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A direction of (3, 4), whose norm is 5, of length 10: weights of 6 and 8, in the newer way and the older.
-    (tmp_path / "normed.py").write_text(
-        "import torch\nfrom torch import nn\n\n"
-        "def net():\n"
-        "    new, old = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)\n"
-        "    nn.utils.parametrizations.weight_norm(new)\n"
-        "    nn.utils.weight_norm(old)\n"
-        "    with torch.no_grad():\n"
-        "        for size, way in ((new.parametrizations.weight.original0, new.parametrizations.weight.original1),\n"
-        "                          (old.weight_g, old.weight_v)):\n"
-        "            size.fill_(10.0)\n"
-        "            way.copy_(torch.tensor([[3.0, 4.0]]))\n"
-        "    return nn.Sequential(new, old)\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    network = load_network("normed:net")
-    assert [value.tolist() for value in network.state_dict().values()] == [[[6.0, 8.0]]] * 2
-    assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 def test_a_subclass_that_only_constructs_otherwise_is_converted_and_one_that_computes_is_not() -> None:
@@ -263,7 +165,6 @@ def test_a_subclass_that_only_constructs_otherwise_is_converted_and_one_that_com
 
 
 INPUTS, NEURONS, SAMPLES = 30, 2000, 16
-IMPORT = "import snntorch nets:one --input-shape 9 --time-steps 20 --repository r --name m"
 
 
 def with_threshold(network: Network, threshold: float) -> Network:
@@ -340,29 +241,36 @@ def test_what_is_read_of_neurons_behind_a_flatten_is_compared_too(readout: Reado
     assert [(row.node, row.differing) for row in rows] == [(node, 0) for node in ["hidden_1", *read]]
 
 
-@pytest.fixture
-def wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A rule of snnTorch's neurons that gets their threshold wrong."""
-    module: Any = sys.modules.get("spikeserve.plugins.frameworks.snntorch") or pytest.importorskip(
-        "spikeserve.plugins.frameworks.snntorch"
-    )
-    right = module._spiking
-    monkeypatch.setattr(
-        module, "_spiking", lambda *given, **named: right(*given, **named) | {"threshold": torch.tensor(0.25)}
-    )
-    return home
+def three_leaky() -> nn.Module:
+    leaky = pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers").Leaky
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(9, 30), leaky(0.5), nn.Linear(30, 3), leaky(0.5))
 
 
-def test_what_its_own_table_shows_to_be_another_network_is_not_published_unless_asked(wrong: Path) -> None:
-    status, _, errors = run_here(*IMPORT.split())
-    assert status == 1
-    assert "error: 'm' is not published: 16 of 16 random samples differ from its framework by more than" in errors
-    assert "so the rules or weights differ; --publish-anyway publishes it" in errors.replace("\n", " ")
-    assert not (wrong / "r").exists()
-    status, _, errors = run_here(*IMPORT.split(), "--publish-anyway")
-    assert status == 0, errors
-    card = ModelRepository(wrong / "r").read("m").card
+def test_what_its_own_table_shows_to_be_another_network_is_not_published_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_leaky()  # or the test is skipped
+    module: Any = importlib.import_module("spikeserve.plugins.frameworks.snntorch")
+    right, wrong = module._spiking, {"reset": Reset.NONE, "reset_timing": ResetTiming.SAME_STEP}
+    monkeypatch.setattr(module, "_spiking", lambda *given, **named: right(*given, **named) | wrong)
+    repository, network = tmp_path / "r", f"{__name__}:three_leaky"
+    words = ["import", "snntorch", network, *f"--input-shape 9 --time-steps 20 --repository {repository}".split()]
+    done = training_here(*words, "--name", "m")
+    assert done.returncode == 1
+    assert "error: 'm' is not published: 16 of 16 random samples differ from its framework by more than" in done.stderr
+    assert "so the rules or weights differ; --publish-anyway publishes it" in done.stderr.replace("\n", " ")
+    assert not repository.exists()
+    done = training_here(*words, "--name", "m", "--publish-anyway")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Its forward takes one step of (batch, 9); 20 steps a sample\n")
+    card = ModelRepository(repository).read("m").card
     assert "**It computes something else than its framework.** 16 of 16 random samples differ" in card
-    status, found, _ = run_here("verify", "r/m/1", "--against", "snntorch:nets:one")
-    assert status == 1
-    assert "so the rules or weights differ" in found.replace("\n", " ")
+    done = training_here("verify", repository / "m/1", "--against", f"snntorch:{network}")
+    assert done.returncode == 1
+    assert re.search(
+        r"^[1-9]\d* of 10560 neuron-steps differ\nin 16 of 16 samples: sample 0 first differs in step \d+, unit \d+ of "
+        r"'leaky_\d'; other membranes differ before that by more than rounding, so the rules or weights differ$",
+        done.stdout,
+        re.MULTILINE,
+    )

@@ -1,7 +1,11 @@
-"""A module that computes something else than its class says is refused, or traced as the code that it really runs."""
+"""A module that computes something else than its class says, or than the nodes can, is refused by name.
+
+Or it is traced as the code that it really runs.
+"""
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,12 +66,40 @@ CHANGED = [
     ("spikingjelly", "LinearRecurrentContainer(replaced(IFNode()), 6, 6)", "its sub_module has its own forward"),
     ("norse", "replaced(LIFCell(), 'activation')", "which is not the norse module's"),
     ("sinabs", "IAFRecurrent(replaced(nn.Linear(6, 6)))", "its rec_connect has its own forward"),
+    ("spikingjelly", "(made := IFNode(), made.set_reset_value('v', torch.zeros(1, 6)))[0]",
+        "its reset value of v is a Tensor: expected"),
+]  # fmt: skip
+# What a framework alone can do.
+NOT_SERVED = [
+    ("snntorch", "Leaky(0.9, state_quant=lambda x: x)", "state_quant is set"),
+    ("snntorch", "Leaky(0.9, graded_spikes_factor=0.0)", "graded_spikes_factor is 0"),
+    ("snntorch", "(made := RLeaky(0.9, linear_features=6), made.graded_spikes_factor.fill_(2.0))[0]",
+        "graded_spikes_factor is 2.0: a recurrent neuron hears its own spikes as 1"),
+    ("snntorch", "Leaky(0.9, inhibition=True)", "inhibition is True"),
+    ("snntorch", "Leaky(0.9, spike_grad=lambda x: x)", "spike_grad"),
+    ("snntorch", "Leaky(0.9, threshold=-1.0)", "threshold"),
+    ("snntorch", "Lapicque(beta=0.9, R=3)", "R is 3.0"),
+    ("snntorch", "RSynaptic(0.9, 0.8, linear_features=6, reset_delay=False, init_hidden=True)", "cannot run"),
+    ("spikingjelly", "SimpleLIFNode(2.0, False, v_reset=-0.5)", "float64"),
+    ("spikingjelly", "LinearRecurrentContainer(nn.Tanh(), 6, 6)",
+        "neither a spiking neuron nor a Linear and a spiking neuron"),
+    ("spikingjelly", "ElementWiseRecurrentContainer(IFNode(), torch.mul)", "element_wise_function: it is not the sum"),
+    ("norse", "LIFCell(LIFParameters(method='adjoint'))", "method is 'adjoint'"),
+    ("sinabs", "IAF(reset_fn=MembraneReset(0.5))", "sinabs adds it to every neuron"),
+    ("sinabs", "IAF(reset_fn=MembraneSubtract(0.5))", "reset_fn subtracts 0.5"),
+    ("sinabs", "IAF(spike_fn=MaxSpike(2))", "spike_fn is"),
+    ("sinabs", "IAFRecurrent(nn.Tanh())", "its recurrent connection: is Tanh()"),
+    ("sinabs", "ALIF(20.0, 20.0, 5.0)", "norm_input is True with tau_syn"),
+    ("sinabs", "ALIF(20.0, 20.0, reset_fn=MembraneSubtract(1.0))", "reset_fn subtracts 1.0"),
+    ("norse", "LSNNCell(adjoint=True)", "adjoint is True"),
 ]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")  # of frameworks, about themselves
-@pytest.mark.parametrize(("name", "neurons", "sentence"), CHANGED)
-def test_a_module_that_was_changed_is_refused_by_name(name: str, neurons: str, sentence: str) -> None:
+@pytest.mark.parametrize(("name", "neurons", "sentence"), CHANGED + NOT_SERVED)
+def test_a_module_that_was_changed_or_is_its_frameworks_alone_is_refused_by_name(
+    name: str, neurons: str, sentence: str
+) -> None:
     ways = {
         "replaced": replaced,
         "having": having,
@@ -75,7 +107,7 @@ def test_a_module_that_was_changed_is_refused_by_name(name: str, neurons: str, s
         "random_unstructured": prune.random_unstructured,
         "own": lambda x: x,
     }
-    made = eval(neurons, names_of(name) | ways | {"nn": nn})  # noqa: S307  (written above)
+    made = eval(neurons, names_of(name) | ways | {"nn": nn, "torch": torch})  # noqa: S307  (written above)
     network = nn.Sequential(nn.Linear(SIZE, SIZE), made).eval().requires_grad_(False)
     with pytest.raises(NotConvertible, match=re.escape(sentence)) as refused:
         convert(network, find(name), SERVED)
@@ -104,21 +136,17 @@ class Half(nn.Sequential):
         return super().__call__(current / 2)
 
 
-def half_by_a_hook(*parts: nn.Module) -> nn.Sequential:
+def half_by_a_hook(name: str, *parts: nn.Module) -> nn.Module:
     network = nn.Sequential(*parts)
-    network.register_forward_pre_hook(lambda _, given: (given[0] / 2,))
-    return network
-
-
-def half_in_sinabs(*parts: nn.Module) -> nn.Module:
-    network: nn.Module = names_of("sinabs")["Network"](None, nn.Sequential(*parts))
-    network.register_forward_pre_hook(lambda _, given: (given[0] / 2,))
-    return network
+    made: nn.Module = network if name == "torch" else names_of(name)["Network"](None, network)
+    made.register_forward_pre_hook(lambda _, given: (given[0] / 2,))
+    return made
 
 
 @pytest.mark.filterwarnings("ignore")  # of frameworks, about themselves
 @pytest.mark.parametrize(
-    ("container", "name"), [(Half, "torch"), (half_by_a_hook, "torch"), (half_in_sinabs, "sinabs")]
+    ("container", "name"),
+    [(Half, "torch"), (partial(half_by_a_hook, "torch"), "torch"), (partial(half_by_a_hook, "sinabs"), "sinabs")],
 )
 def test_a_container_that_does_more_is_run_as_it_is(container: Callable[..., nn.Module], name: str) -> None:
     # The half of a current of 1 reaches the threshold of 1 at every second step; of a Linear, 8 / 2 times its output.
@@ -143,10 +171,3 @@ def test_a_membrane_begins_at_its_reset_value(kind: str) -> None:
     inputs = random_encoded(found.network.spec, 8)
     rows = compare(found, run_framework(found, find("spikingjelly"), inputs), ReferenceEngine(found.network), inputs)
     assert [row.differing for row in rows] == [0]
-
-
-def test_a_membrane_that_begins_at_a_tensor_is_refused() -> None:
-    made: Any = names_of("spikingjelly")["IFNode"]()
-    made.set_reset_value("v", torch.zeros(1, SIZE))
-    with pytest.raises(NotConvertible, match="its reset value of v is a Tensor: expected"):
-        convert(nn.Sequential(nn.Linear(SIZE, SIZE), made).requires_grad_(False), find("spikingjelly"), SERVED)

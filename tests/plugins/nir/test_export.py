@@ -8,7 +8,7 @@ import h5py
 import nir
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+import torch
 
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.nir.convert import convert, convert_file
@@ -28,9 +28,8 @@ def exported(folder: Path, network: Network, dt: float | None = DT) -> NirFile:
     return read_here(folder / "ours.nir")
 
 
-def taken_back(file: NirFile, options: Options | None = None) -> Any:
-    rules = GivenRules.of(file.graph.metadata).complete()
-    return convert_file(file, rules, options or Options())
+def taken_back(file: NirFile) -> Any:
+    return convert_file(file, GivenRules.of(file.graph.metadata).complete(), Options())
 
 
 def require_same(found: Network, expected: Network) -> None:
@@ -183,18 +182,8 @@ def test_others_read_the_file_and_fire_the_same_spikes(
     original = network(**neuron)
     exported(tmp_path, original, dt)
     steps = np.random.default_rng(0).integers(0, 2, (20, 8))
-    found = run_elsewhere(import_of(tmp_path / "ours.nir", dt), steps)
-    expected = spikes_of(original, steps)["lif2"]
-    np.testing.assert_array_equal(found, expected)
+    expected, elsewhere, state = spikes_of(original, steps)["lif2"], import_of(tmp_path / "ours.nir", dt), None
     assert expected.any()
-
-
-def run_elsewhere(model: Callable[..., Any], steps: NDArray[Any]) -> NDArray[Any]:
-    """Run a module step by step, with its state handed on, and return its output (time_steps, units)."""
-    torch = pytest.importorskip("torch")
-    state, outputs = None, []
-    with torch.no_grad():
-        for step in steps:
-            output, state = model(torch.tensor(step, dtype=torch.float32)[None], state)
-            outputs.append(output[0].numpy())
-    return np.array(outputs)
+    for step, spikes in zip(steps, expected, strict=True):
+        output, state = elsewhere(torch.tensor(step[np.newaxis], dtype=torch.float32), state)
+        np.testing.assert_array_equal(output[0].detach(), spikes)

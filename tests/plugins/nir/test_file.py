@@ -83,23 +83,6 @@ def test_a_file_is_read_with_its_version_its_types_and_its_digest(path: Path) ->
     assert file.graph.edges == (("input", "fc"), ("fc", "lif"), ("lif", "output"))
 
 
-def test_what_we_write_the_nir_package_reads(tmp_path: Path) -> None:
-    weight = np.arange(6, dtype=np.float32).reshape(3, 2)
-    nodes = {
-        "input": GraphNode("input", "Input", {"shape": np.array([2])}),
-        "fc": GraphNode("fc", "Linear", {"weight": weight}),
-        "output": GraphNode("output", "Output", {"shape": np.array([3])}),
-    }
-    written_graph = NestedGraph(nodes, (("input", "fc"), ("fc", "output")), {"dt": 1e-4, "dialect": "nir"})
-    write(tmp_path / "ours.nir", written_graph)
-    found = nir.read(tmp_path / "ours.nir")
-    np.testing.assert_array_equal(found.nodes["fc"].weight, weight)
-    assert found.edges == [("input", "fc"), ("fc", "output")]
-    assert found.metadata == {"dt": 1e-4, "dialect": "nir"}
-    assert read_here(tmp_path / "ours.nir").graph.metadata == {"dt": 1e-4, "dialect": "nir"}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["ours.nir"]
-
-
 def test_metadata_of_every_kind_comes_back(tmp_path: Path) -> None:
     metadata = {
         "text": "größe",
@@ -114,6 +97,7 @@ def test_metadata_of_every_kind_comes_back(tmp_path: Path) -> None:
     assert list(found) == sorted(metadata)
     assert (found["text"], found["texts"].tolist(), found["number"]) == ("größe", ["a", "b"], 1e-4)
     assert (found["none"].shape, found["none"].dtype, found["flags"].tolist()) == ((0, 2), np.float32, [True, False])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ours.nir"]
     big = found["inner"]["deep"]["big"]
     assert (big.tolist(), big.dtype) == ([0, 1, 2], np.dtype(">i2"))
 

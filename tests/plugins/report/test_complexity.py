@@ -27,10 +27,6 @@ def inputs_of(*samples: Any) -> DenseInputs:
     return DenseInputs(steps, len(steps))
 
 
-def reported(network: Network, inputs: Inputs) -> Report:
-    return counts(network, inputs, EventEngine(network).run(inputs, record=EVERYTHING)[0])
-
-
 def counts(network: Network, inputs: Inputs, result: RunResult) -> Report:
     """Return NeuroBench's whole numbers of a recorded run, name to (batch,)."""
     work = Complexity(network).work(inputs, result)
@@ -87,7 +83,7 @@ COUNTS: dict[str, tuple[Network, DenseInputs, dict[str, list[int]]]] = {
 @pytest.mark.parametrize("what", COUNTS)
 def test_a_run_is_counted_as_worked_out_by_hand(what: str) -> None:
     network, inputs, counted = COUNTS[what]
-    report = reported(network, inputs)
+    report = counts(network, inputs, EventEngine(network).run(inputs, record=EVERYTHING)[0])
     assert {name: report[name].tolist() for name in counted} == counted
 
 
