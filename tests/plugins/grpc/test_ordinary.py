@@ -54,6 +54,7 @@ async def ask(server: Server, content: bytes, *metadata: tuple[str, str]) -> tup
     with suppress(grpc.aio.AioRpcError):
         message = await asked
     trailers = [name for name, _ in await asked.trailing_metadata()]
+    await until(lambda: not server.inside.requests)
     return await asked.code(), OWN.sub("", await asked.details()), message, trailers
 
 
@@ -63,7 +64,6 @@ async def all_ways(server: Server, contents: Sequence[bytes]) -> None:
     assert [await ask(server, content) for content in contents] == first
     again = await asyncio.gather(*(ask(server, content) for content in contents))
     full = await asyncio.gather(*(ask(server, content, RARE) for content in contents))
-    await until(lambda: not server.inside.requests)
     assert first == again == full
 
 
@@ -86,34 +86,23 @@ def contents(draw: st.DrawFn) -> bytes:
     return _spoilt(draw, content) if draw(st.integers(0, 3)) == 0 else content
 
 
+FIELDS = [
+    varint(9 << 3) + b"\x01",  # unknown
+    delimited(7, b"\x00" * 8),  # raw contents once more
+    delimited(5, b""),  # an input more
+    varint(5 << 3) + b"\x05",  # the inputs as a number
+    varint(7 << 3 | 5) + b"\x00" * 4,  # the raw contents as a float
+    varint(1 << 3 | 3),  # a group
+    delimited(1, b"toy"),
+]
+
+
 def _spoilt(draw: st.DrawFn, content: bytes) -> bytes:
     """Return a message that is cut, or has a byte or a field more or less."""
-    at = draw(st.integers(0, len(content)))
-    field = draw(
-        st.sampled_from(
-            [
-                varint(9 << 3) + b"\x01",  # unknown
-                delimited(7, b"\x00" * 8),  # raw contents once more
-                delimited(5, b""),  # an input more
-                varint(5 << 3) + b"\x05",  # the inputs as a number
-                varint(7 << 3 | 5) + b"\x00" * 4,  # the raw contents as a float
-                varint(1 << 3 | 3),  # a group
-                delimited(1, b"toy"),
-            ]
-        )
-    )
-    return draw(
-        st.sampled_from(
-            [
-                content[:at],
-                content[:at] + field + content[at:],
-                content + field,
-                field + content,
-                content * 2,
-                content[:at] + bytes([draw(st.integers(0, 255))]) + content[at + 1 :],
-            ]
-        )
-    )
+    at, field = draw(st.integers(0, len(content))), draw(st.sampled_from(FIELDS))
+    begin, end, byte = content[:at], content[at:], draw(st.binary(min_size=1, max_size=1))
+    spoilt = [begin, begin + field + end, content + field, field + content, content * 2, begin + byte + end[1:]]
+    return draw(st.sampled_from(spoilt))
 
 
 @given(st.lists(contents(), min_size=1, max_size=4))
@@ -152,22 +141,18 @@ def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone
 
 
 def test_calls_at_once_are_one_batch_and_none_waits_for_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def four() -> None:
+        await asyncio.gather(*(ask(server, MESSAGE) for _ in range(4)))
+
     assert isinstance(server.server, OurServer)
-    infer = server.server.protocols[0].infer  # type: ignore[attr-defined]
-
-    def batches(calls: int) -> int:
-        infer.expected = 4
-        with patch.object(LoadedModel, "run", autospec=True, side_effect=LoadedModel.run) as run:
-            server.run(gathered(calls))
-        return run.call_count
-
-    async def gathered(calls: int) -> None:
-        await asyncio.gather(*(ask(server, MESSAGE) for _ in range(calls)))
-
     server.run(all_ways(server, [MESSAGE]))
-    assert batches(1) == 1
+    server.server.protocols[0].infer.expected = 4  # type: ignore[attr-defined]
+    server.run(ask(server, MESSAGE))  # though three more are expected
     monkeypatch.setattr(ordinary, "GATHER_SECONDS", 3600)
-    assert batches(4) == 1
+    server.server.protocols[0].infer.expected = 4  # type: ignore[attr-defined]
+    with patch.object(LoadedModel, "run", autospec=True, side_effect=LoadedModel.run) as run:
+        server.run(four())
+    assert run.call_count == 1
 
 
 def test_a_batch_that_fails_goes_the_full_way_for_each_call(server: Server) -> None:

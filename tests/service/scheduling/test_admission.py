@@ -55,26 +55,18 @@ ASKED: list[tuple[str, Any]] = [
 ]
 
 
-class Shared:
-    """One app for all examples, on one event loop; its only thread is held by a request while an example runs."""
-
-    def __init__(self, root: Path) -> None:
-        self.runner = asyncio.Runner()
-        self.app = started(root, engine="reference", threads=1, max_batch=4, max_queue=4, max_sessions=2)
-        self.client: Client = self.runner.run(self.app.__aenter__())
-        self.held: Held = slow(self.client.model())
-
-    def close(self) -> None:
-        self.runner.run(self.app.__aexit__(None, None, None))
-        self.runner.close()
+Shared = tuple[asyncio.Runner, Client, Held]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """One app for all examples, on one event loop; its only thread is held by a request while an example runs."""
     root = published(tmp_path_factory, toy=toy())
-    shared = Shared(root)
-    yield shared
-    shared.close()
+    app = started(root, engine="reference", threads=1, max_batch=4, max_queue=4, max_sessions=2)
+    with asyncio.Runner() as runner:
+        client = runner.run(app.__aenter__())
+        yield runner, client, slow(client.model())
+        runner.run(app.__aexit__(None, None, None))
 
 
 asked = st.tuples(
@@ -86,7 +78,7 @@ asked = st.tuples(
 def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
     shared: Shared, waiting: int, mix: list[tuple[tuple[str, Any], bool, Ending]]
 ) -> None:
-    client, held = shared.client, shared.held
+    runner, client, held = shared
 
     async def end(task: asyncio.Task[Answered], left: asyncio.Event, how: Ending) -> None:
         """End a request as its client does, unless it is answered already."""
@@ -124,7 +116,7 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
         client.end_sessions()
         assert client.services.places.usage == Usage()
 
-    shared.runner.run(example())
+    runner.run(example())
 
 
 @pytest.mark.parametrize("long", [False, True])
@@ -169,43 +161,24 @@ def test_a_request_is_small_up_to_the_time_and_the_operations_that_are_bounded()
     assert not wide.is_small(2, 1)
 
 
-FC, OUT = {"name": "fc", "type": "Linear", "bias": False}, {"type": "LIF", "name": "out", "decay": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("shape", "nodes", "expected"),
-    [
-        # Two inputs, 2 × 2 weights, two sums; and at each step two neurons.
-        ([2], [FC | {"in_features": 2, "out_features": 2}, OUT], (6, 2)),
-        # One channel of 2 × 2 pixels, each under one window of 1 × 1 for each of three channels: 12 weights, 12 sums,
-        # once. Then at each step 12 neurons; 12 flattened; 12 × 2 weights, 2 sums; 2 neurons, each heard by both.
-        (
-            [1, 2, 2],
-            [
-                {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 3, "kernel_size": [1, 1]},
-                {"type": "LIF", "name": "lif", "decay": 0.5},
-                {"type": "Flatten", "name": "flat"},
-                {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 2},
-                OUT | {"recurrent": {"bias": False}},
-            ],
-            (12 + 12, 12 + 12 + 24 + 2 + 2 + 4),
-        ),
-    ],
-    ids=["linear", "convolution and recurrence"],
-)
-def test_operations_are_all_weights_and_neurons_and_those_of_a_constant_input_count_once(
-    shape: list[int], nodes: list[dict[str, Any]], expected: tuple[float, float]
-) -> None:
-    spec = {"input": {"shape": shape}, "time_steps": 5, "nodes": nodes, "labels": ["a", "b"]}
-    assert operations(Spec.read(spec)) == expected
-
-
-def test_operations_of_events_count_at_every_step() -> None:
-    assert operations(toy(Coding.SPIKES).spec) == (0, 8)
+def test_operations_are_all_weights_and_neurons_and_those_of_a_constant_input_count_once() -> None:
+    # One channel of 2 × 2 pixels, each under one window of 1 × 1 for each of three channels: 12 weights, 12 sums, once.
+    # Then at each step 12 neurons; 12 flattened; 12 × 2 weights, 2 sums; 2 neurons, each heard by both.
+    nodes = [
+        {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 3, "kernel_size": [1, 1]},
+        {"type": "LIF", "name": "lif", "decay": 0.5},
+        {"type": "Flatten", "name": "flat"},
+        {"type": "Linear", "name": "fc", "bias": False, "in_features": 12, "out_features": 2},
+        {"type": "LIF", "name": "out", "decay": 0.5, "recurrent": {"bias": False}},
+    ]
+    spec = {"input": {"shape": [1, 2, 2]}, "time_steps": 5, "nodes": nodes, "labels": ["a", "b"]}
+    assert operations(Spec.read(spec)) == (12 + 12, 12 + 12 + 24 + 2 + 2 + 4)
+    assert operations(toy(Coding.SPIKES).spec) == (0, 8)  # events are no constant input
 
 
 def test_what_a_model_costs_is_measured_when_it_loads(repository: Path) -> None:
     with serving(repository) as client:
         model = Inside(client.app).model()
     assert 0 < model.cost.seconds < 1
+    # Two inputs, 2 × 2 weights, two sums; and at each step two neurons.
     assert (model.cost.operations_once, model.cost.operations_per_step) == (6, 2)

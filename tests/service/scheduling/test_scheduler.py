@@ -154,23 +154,6 @@ async def test_what_waits_goes_together_for_equal_steps_and_is_answered_as_alone
         assert held.runs == [(1, 3), (6, 3), (3, 8), (1, 3)]
 
 
-async def test_a_large_request_is_split_and_a_small_one_goes_between(repository: Path) -> None:
-    rng = np.random.default_rng(3)
-    large = {"inputs": (rng.integers(0, 80, (10, 2)) / 8).tolist(), "return": ["raster", "membrane"]}
-    async with started(repository, threads=1, max_batch=4) as client:
-        alone = (await client.post(large)).json["predictions"]
-        held = slow(client.model())
-        split = asyncio.create_task(client.post(large))
-        await held.begun()
-        small = asyncio.create_task(client.post({"inputs": [[0, 1]], "time_steps": 5}))
-        await settled()
-        held.go_on.release(4)
-        assert (await small).status == 200
-        assert (await split).json["predictions"] == alone
-    # The small request came while the first four samples ran, and is answered before the next four.
-    assert held.runs == [(4, 3), (1, 5), (4, 3), (2, 3)]
-
-
 RECORDED = LEFT | {"return": ["membrane"]}
 # By what may run together, and what waits while one request runs: the runs that follow, each as samples and steps.
 RUNS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], list[tuple[int, int]]]] = {
@@ -211,7 +194,8 @@ async def test_the_shards_of_a_request_are_encoded_as_all_of_it_with_its_faults(
     found = []
     for most in (64, 3):
         async with started(tmp_path, max_batch=most) as client:
-            found.append((await client.post({"inputs": samples, "seed": 5})).json["predictions"])
+            asked = {"inputs": samples, "seed": 5, "return": ["raster", "membrane"]}
+            found.append((await client.post(asked)).json["predictions"])
             refused = await client.post({"inputs": wrong})
             assert (refused.status, refused.json["error"].partition("[0]")[0]) == (422, "inputs[7]")
     assert found[0] == found[1]
@@ -382,20 +366,19 @@ def loops(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-async def test_a_loop_is_stopped_at_the_deadline_and_its_thread_is_free(loops: Path, threads: int) -> None:
+MANY = {"inputs": [[1.0, 0.0]] * 50, "time_steps": 2**18}  # of which none is begun after the deadline
+
+
+@pytest.mark.parametrize(("threads", "asked"), [(1, ENDLESS), (2, ENDLESS), (1, MANY)], ids=["one", "two", "many"])
+async def test_a_loop_is_stopped_at_the_deadline_and_its_thread_is_free(
+    loops: Path, threads: int, asked: dict[str, Any]
+) -> None:
     async with started(loops, engine="onnx", max_time_steps=2**22, threads=threads) as client:
-        late = await asyncio.gather(*(client.post(ENDLESS, headers=HURRY) for _ in range(threads)))
+        late = await asyncio.gather(*(client.post(asked, headers=HURRY) for _ in range(threads)))
         assert [answer.status for answer in late] == [504] * threads
         assert late[0].json == {"error": "model 'loops' did not answer within the time that the request had"}
         after = await asyncio.gather(*(client.post(QUICK) for _ in range(threads)))
         assert [answer.status for answer in after] == [200] * threads
-
-
-async def test_of_many_samples_none_is_begun_after_the_deadline(loops: Path) -> None:
-    async with started(loops, engine="onnx", max_time_steps=2**22, threads=1) as client:
-        assert (await client.post({"inputs": [[1.0, 0.0]] * 50, "time_steps": 2**18}, headers=HURRY)).status == 504
-        assert (await client.post(QUICK)).status == 200
 
 
 async def test_a_loop_is_stopped_when_its_client_leaves(loops: Path) -> None:
