@@ -1,4 +1,4 @@
-"""Tables of promises, in SECURITY.md and for other pages in tests/README.md: each row names tests, and those are there."""
+"""Tables of promises, in SECURITY.md and of other pages in tests/README.md: each row names tests that are there."""
 
 import ast
 import re
