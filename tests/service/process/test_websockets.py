@@ -91,7 +91,7 @@ def test_a_websocket_is_opened_where_there_is_a_stream_alone_and_compresses_no_m
         ("Sec-WebSocket-Key: A\r\n", 400, "Sec-WebSocket-Key is 'AAAAAAAAAAAAAAAAAAAAAA==, A', expected base64 of 16 "),
     ],
 )
-@pytest.mark.parametrize("behind", [b"", b"hello", frame(TEXT, b"{}")])
+@pytest.mark.parametrize("behind", [b"", b"hello", frame(TEXT, b"{}")], ids=["nothing", "text", "frame"])
 def test_a_handshake_that_is_refused_is_answered_and_its_connection_ends(
     service: Process, more: str, status: int, sentence: str, behind: bytes
 ) -> None:
@@ -216,7 +216,10 @@ async def test_the_servers_own_ping_ends_no_connection_whose_client_is_not_read_
         assert struct.pack("!H", 1011) in await reader.read()
 
 
-@pytest.mark.parametrize("kind", [frame(PING), frame(PONG), frame(BINARY, final=False) + frame(CONTINUATION) * 1])
+KINDS = [frame(PING), frame(PONG), frame(BINARY, final=False) + frame(CONTINUATION)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["pings", "pongs", "fragments"])
 async def test_of_thousands_of_frames_that_come_at_once_few_are_parsed_in_each_iteration(kind: bytes) -> None:
     client, iterations, frames = Client(MemoryBudget(2**30)), 0, 6000
 
