@@ -1,6 +1,9 @@
 """Whether a manifest is of its kind: by the schemas of Kubernetes' versions, and by the classes of KServe's client."""
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from typing import Any
 
 import kubernetes_validate
@@ -14,7 +17,7 @@ def faults(document: dict[str, Any]) -> list[str]:
     """Say what is wrong with a manifest, such as a field that its kind does not have; of Kubernetes the first fault."""
     if document["apiVersion"].startswith("serving.kserve.io/"):
         pod = {name: document["spec"][name] for name in ("containers", "volumes") if name in document["spec"]}
-        found = list(_unknown(document, KSERVE[document["kind"]], document["kind"]))
+        found = _process().submit(_all_unknown, document).result()
         return [*found, *(faults({**POD, "spec": pod}) if pod else ())]
     found = []
     for version in VERSIONS:
@@ -26,9 +29,19 @@ def faults(document: dict[str, Any]) -> list[str]:
     return found
 
 
+@cache
+def _process() -> ProcessPoolExecutor:
+    """Return a process of its own: KServe's messages of gRPC have the names of Triton's, which one process cannot hold."""
+    return ProcessPoolExecutor(1, get_context("spawn"))
+
+
+def _all_unknown(document: dict[str, Any]) -> list[str]:
+    return list(_unknown(document, KSERVE[document["kind"]], document["kind"]))
+
+
 def _unknown(value: Any, kind: str, where: str) -> Iterator[str]:
     """Say which fields of `value` a class of KServe does not have, and which it requires."""
-    import kserve  # here, since it takes seconds that other processes need not wait for
+    import kserve
 
     if (model := getattr(kserve, kind.removeprefix("list[").removesuffix("]"), None)) is None:
         return  # of Kubernetes

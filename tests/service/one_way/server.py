@@ -97,6 +97,7 @@ class Server:
         else:
             self.server = ours = OurServer(self.app, configured)
             self.runner = asyncio.Runner(loop_factory=lambda: Loop(ours.selector))
+        self.server.config.timeout_keep_alive = 600  # a busy machine takes long from one step to the next
         self.run(self._start())
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -240,7 +240,7 @@ def test_a_client_that_does_not_take_its_answer_keeps_it_no_longer_and_is_no_err
         body = json.dumps({"inputs": [[0.3, 0.1]] * 500, "time_steps": 1000, "return": ["membrane"]}).encode()
         # for an answer that no socket's buffers hold
         head = f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        with socket.create_connection((address.hostname, address.port), timeout=240) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.sendall(head + body)
             assert connection.recv(12) == b"HTTP/1.1 200"
