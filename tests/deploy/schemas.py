@@ -31,7 +31,7 @@ def faults(document: dict[str, Any]) -> list[str]:
 
 @cache
 def _process() -> ProcessPoolExecutor:
-    """Return a process of its own: KServe's messages of gRPC have the names of Triton's, which one process cannot hold."""
+    """Make a process of its own: messages of KServe and of Triton have the same names, which one process cannot hold."""
     return ProcessPoolExecutor(1, get_context("spawn"))
 
 
