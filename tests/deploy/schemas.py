@@ -31,7 +31,7 @@ def faults(document: dict[str, Any]) -> list[str]:
 
 @cache
 def _process() -> ProcessPoolExecutor:
-    """Make a process of its own: messages of KServe and of Triton have the same names, which one process cannot hold."""
+    """Make a process of its own: KServe and Triton name messages alike, and one process cannot hold both."""
     return ProcessPoolExecutor(1, get_context("spawn"))
 
 
