@@ -183,6 +183,7 @@ def test_bundles_are_checked_and_keys_made_there_too(server: Environment, own: P
     assert server.run("--version", cwd=own).stdout == f"{VERSION}\n"
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(600)  # a new environment compiles its kernels again
 def test_a_plugin_is_a_file_and_then_a_package_as_its_page_says(wheel: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs/plugins.md").read_text()
