@@ -30,6 +30,7 @@ from tests.training.command_line import train_from_page
 PAGE = (ROOT / "docs/data.md").read_text()
 
 
+@pytest.mark.deep
 def test_a_time_series_from_raw_readings_to_the_served_answer(tmp_path: Path) -> None:
     text = section(PAGE, "Time series")
     train_from_page(text, "weather.npz", tmp_path)
@@ -39,6 +40,7 @@ def test_a_time_series_from_raw_readings_to_the_served_answer(tmp_path: Path) ->
     assert answer["predictions"][0]["label"] == "1"  # the temperature rises
 
 
+@pytest.mark.deep
 def test_a_table_from_a_csv_to_the_answer_for_raw_values(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     train_from_page(section(PAGE, "Tables and pictures"), "wine.csv", tmp_path)

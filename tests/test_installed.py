@@ -251,6 +251,7 @@ def test_the_client_is_imported_or_says_what_lacks(client: Environment, server: 
     assert last_line.startswith("ImportError: AsyncClient needs the extra client: pip install 'spikeserve[client]'")
 
 
+@pytest.mark.deep
 def test_training_and_its_library_are_found_beside_a_users_own_packages(server: Environment, own: Path) -> None:
     # The packages of training are those of this environment, behind the wheel's own.
     here = next(path for path in sys.path if Path(path).name == "site-packages")

@@ -127,6 +127,7 @@ def test_layers_fire_within_the_band_and_all_engines_agree_on_counts(workload: W
 PROMISED = {"workload", "activity", "batch", "contestant", "threads", "median_ms", "spikes_equal"}
 
 
+@pytest.mark.deep
 def test_a_quick_run_writes_a_row_for_each_contestant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
     main(output=figures, quick=True, workload=["shd"], batch=[1], contestant=["onnx", "torch"])

@@ -15,9 +15,8 @@ from tests.training.operator_cases import CASES
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(
-    find_spec("triton") is None, reason="Triton is not installed: it has wheels for Linux on x86-64 alone"
-)
+WHY = "Triton is not installed: it has wheels for Linux on x86-64 alone"
+pytestmark = [pytest.mark.deep, pytest.mark.skipif(find_spec("triton") is None, reason=WHY)]
 
 
 def _run(what: str, **environment: str) -> Any:
