@@ -1,4 +1,4 @@
-"""Imported by the process that servers of tests are forks of: what each of them would import and compile anew."""
+"""Imports the service and compiles its kernels once; servers of tests are forks of the process that imports this."""
 
 import gc
 import os

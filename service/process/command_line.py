@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
         if processes.compiler is not None:
             log.info("compiling_kernels", meaning=f"answers come by {processes.engine} until then")
         elif compiles_first(processes.engine):
-            log.info("compiling_kernels", meaning="once on this machine; it takes some 10 s")
+            log.info("compiling_kernels", meaning="once on this machine; it takes some 20 s")
         processes.prepare()
     with reserved:
         return supervise(app, settings, listener) if settings.workers > 1 else run(Server(app, settings), listener)

@@ -372,7 +372,8 @@ CONNECTIONS: dict[str, tuple[list[Node], dict[str, Any], Any, Sequence[Any]]] = 
 }
 
 
-# A constant of three steps, or a step of each value; delays of 0, 1 and more steps than there are, and of each element.
+# The input is the same at three steps, or each step has its own value. Delays are 0, 1, or longer than the run; some
+# differ by element.
 STEPS4 = [[1, 5], [2, 6], [3, 7], [4, 8]]
 LATE: dict[str, Any] = {"type": "Delay"}
 THIRD, UNEVEN = ["v = 1 / current * 3"], np.random.default_rng(3).random(8, np.float32) + np.float32(1)

@@ -116,7 +116,7 @@ class EventEngine:
 
 @cache
 def compile_kernels() -> None:
-    """Make every kernel ready; it takes ten seconds the first time on a machine, and then some tenths of one."""
+    """Make every kernel ready; it takes some 20 s the first time on a machine, and then some tenths of one."""
     with nullcontext() if are_cached() else compiling():
         for kernel in engine_kernels:
             if isinstance(kernel, Addressed):
