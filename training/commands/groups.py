@@ -113,6 +113,6 @@ def _export(name: str) -> Command:
 exports = group(
     lambda: (RUN, *door.of_kind("target", [RUN])),
     _export,
-    "Publish a run (`export RUN`), or write a bundle as NIR, C or WebAssembly.",
+    "Publish a run (`export RUN`), or write a bundle as NIR, ONNX, C or WebAssembly.",
     unnamed=lambda _: RUN,
 )
