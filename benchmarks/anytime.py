@@ -43,7 +43,7 @@ Run = Callable[[Inputs], RunResult]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """A way to run the test samples: its results, and the seconds for each sample by the size of a batch."""
 
     name: str
@@ -87,7 +87,7 @@ class Contest:
         """Return a run under a rule."""
         return lambda inputs: run_anytime(self.engine, inputs, rule, self.calibration)
 
-    def measure(self) -> list[Measured]:
+    def measure(self) -> list[Measurement]:
         """Run everything, and measure the times in turns."""
         runs: dict[str, Run] = {"whole": self.fixed(self.spec.time_steps)}
         for rule in StopRule:
@@ -102,7 +102,7 @@ class Contest:
             if steps is None:
                 fixed = self.spec.time_steps if name == "whole" else self.fewest(self.accuracy(result))
                 steps = np.full(len(self.labels), fixed)
-            measured.append(Measured(name, result, steps, seconds[name]))
+            measured.append(Measurement(name, result, steps, seconds[name]))
         return measured
 
     def _batches(self, size: int) -> list[Inputs]:
@@ -136,7 +136,7 @@ def mcnemar(whole: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, in
     return lost, won, min(1.0, 2 * tail)
 
 
-def table(contest: Contest, measured: Sequence[Measured]) -> str:
+def table(contest: Contest, measured: Sequence[Measurement]) -> str:
     """Return a Markdown table of all runs beside the first, which is whole."""
     whole, total = measured[0], contest.spec.time_steps
     right, rows = whole.result.class_index == contest.labels, []

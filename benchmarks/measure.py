@@ -72,14 +72,14 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What came of a case: a figure for each contestant that ran, and why the others did not."""
 
     figures: list[Figure]
     absent: dict[str, str]
 
 
-def measure(case: Case, workers: Sequence[Worker], contestants: Sequence[str], effort: Effort) -> Measured:
+def measure(case: Case, workers: Sequence[Worker], contestants: Sequence[str], effort: Effort) -> Measurement:
     """Compare the counts of all contestants at all numbers of threads, then time those that run in turns."""
     for worker in workers:
         worker.load(case.network, case.inputs)
@@ -91,7 +91,7 @@ def measure(case: Case, workers: Sequence[Worker], contestants: Sequence[str], e
         if by_worker:
             counts = [ready[contestant, worker].result for worker in by_worker]
             figures.append(_figure(case, contestant, by_worker, np.mean([c != case.spike_counts for c in counts])))
-    return Measured(figures, absent)
+    return Measurement(figures, absent)
 
 
 def prepare(

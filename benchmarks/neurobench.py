@@ -32,7 +32,7 @@ from spikeserve.plugins.frameworks.convert import convert
 from spikeserve.plugins.frameworks.framework import find
 from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.report.complexity import Complexity
-from spikeserve.plugins.report.neurobench import Measured, measure
+from spikeserve.plugins.report.neurobench import NeuroBenchMetrics, measure
 from spikeserve.training.data.datasets import Split
 
 SAMPLES, STEPS, CLASSES = 13, 9, 4
@@ -62,7 +62,7 @@ class Compared:
     """The harness's metrics, ours, and the bytes of the modules' buffers of one number each, which are in no bundle."""
 
     theirs: Mapping[str, Any]
-    ours: Measured
+    ours: NeuroBenchMetrics
     buffers: int
 
     @property

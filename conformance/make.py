@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from conformance.case import CASES, DT, Case, events
-from spikeserve.models.bundle import Contents, Golden
+from spikeserve.models.bundle import Contents, GoldenSamples
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.errors import SpikeserveError
@@ -304,7 +304,7 @@ def write_case(network: Network, folder: Path) -> None:
     if network.narrow:
         served = type(served)(served.spec.with_weight_bits(found_bits(served)), served.tensors)
     result, _ = ReferenceEngine(served).run(inputs)
-    golden = Golden(inputs, result.spike_counts, result.readout)
+    golden = GoldenSamples(inputs, result.spike_counts, result.readout)
     (folder / "bundle").mkdir()
     contents = Contents(folder.name, served, golden, {}, f"# {folder.name}\n\n{network.about}\n")
     contents.write(folder / "bundle", 1)

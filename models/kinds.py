@@ -17,7 +17,7 @@ class Importer(Protocol):
     """Takes a network in from elsewhere, for `import NAME SOURCE`.
 
     `options` extends `training.importers.options.Options`; each of its fields is a flag. `source` says in a sentence
-    what SOURCE is. `convert` returns an `Imported` of that module: the network, and what its card says of it.
+    what SOURCE is. `convert` returns an `ImportedNetwork` of that module: the network, and what its card says of it.
 
     `checked` names the options of `check SOURCE`. Where there are any, `check` shows what stands in a file, and returns
     the exit status.

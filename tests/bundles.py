@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeserve.models.bundle import Contents, Golden
+from spikeserve.models.bundle import Contents, GoldenSamples
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -28,7 +28,7 @@ def contents(network: Network, name: str = "toy", samples: FloatArray | None = N
         samples = drawn.astype(np.float32)
     inputs = encode(samples, network.spec)
     result, _ = ReferenceEngine(network).run(inputs)
-    golden = Golden(inputs, result.spike_counts, result.readout)
+    golden = GoldenSamples(inputs, result.spike_counts, result.readout)
     return Contents(name, network, golden, {"test_accuracy": 0.5}, f"# {name}\n\nA network for tests.\n")
 
 
@@ -60,7 +60,7 @@ def publish_slow(root: Path, name: str) -> None:
     weight = np.full((wide, wide), 0.5, np.float32)
     network = network_of(nodes, {"fca.weight": weight, "fcb.weight": weight}, **task(wide, steps, wide))
     nothing = np.zeros((samples, wide), np.float32)  # in which nothing fires
-    golden = Golden(encode(nothing, network.spec), nothing.astype(np.int64), nothing)
+    golden = GoldenSamples(encode(nothing, network.spec), nothing.astype(np.int64), nothing)
     ModelRepository(root).publish(Contents(name, network, golden, {}, ""))
 
 

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, model_validator
 from spikeserve.models.door import of_kind
 from spikeserve.models.spec import Coding, Readout, validated
 from spikeserve.models.spec.nodes import ProgramBase, Spiking
-from spikeserve.models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size
+from spikeserve.models.spec.parameters import Float32, Fraction, FrozenModel, Positive32, Size
 from spikeserve.models.spec.rules import Fire, Reset
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.files import read_bytes
@@ -66,7 +66,7 @@ class Normalise(StrEnum):
     EACH = "each"
 
 
-class DataConfig(Frozen):
+class DataConfig(FrozenModel):
     """Which data, and how it is split. The test split chooses nothing."""
 
     dataset: str = Field(
@@ -151,7 +151,7 @@ def _picture(shape: Sequence[int], side: int) -> bool:
     return len(shape) == 3 and min(shape[1:]) >= side
 
 
-class AugmentConfig(Frozen):
+class AugmentConfig(FrozenModel):
     """How training samples are varied at random; each epoch draws its own variations."""
 
     shift: Whole = Field(
@@ -214,7 +214,7 @@ NEURONS: Mapping[str, type[Spiking]] = {
 AUTHORS = of_kind("neuron", NEURONS)
 
 
-class NetworkConfig(Frozen):
+class NetworkConfig(FrozenModel):
     """The network: its layers in short form and the neurons that they all have."""
 
     architecture: Annotated[str, Field(min_length=1, max_length=MAX_ARCHITECTURE)] = Field(
@@ -322,7 +322,7 @@ SMOOTHED = 0.1  # of 80 spoken digits, eight of a hundred more were right
 LOWER_RATE = 5e-3  # with batches of 8 to 15; twice as much and half as much were worse
 
 
-class OptimisationConfig(Frozen):
+class OptimisationConfig(FrozenModel):
     """How the weights are fitted."""
 
     epochs: Size = Field(
@@ -407,7 +407,7 @@ class Precision(StrEnum):
     BFLOAT16 = "bf16-mixed"
 
 
-class ParallelConfig(Frozen):
+class ParallelConfig(FrozenModel):
     """How a run is computed, on the devices of the processes that torchrun starts."""
 
     precision: Precision = Field(
@@ -427,7 +427,7 @@ MEMORYLESS: Mapping[str, Any] = {
 }
 
 
-class TrainingConfig(Frozen):
+class TrainingConfig(FrozenModel):
     """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
     seed: Seed = Field(default=0, description="Fixes everything that is random.")
@@ -459,7 +459,7 @@ class TrainingConfig(Frozen):
         )
         optimisation = self.optimisation.for_samples(shape[0], network)
         augment = self.augment.for_shape(shape[1:], network)
-        sections: dict[str, Frozen] = {"network": network, "optimisation": optimisation, "augment": augment}
+        sections: dict[str, FrozenModel] = {"network": network, "optimisation": optimisation, "augment": augment}
         for name, section in sections.items():
             values: dict[str, Any] = {}
             for field, info in type(section).model_fields.items():

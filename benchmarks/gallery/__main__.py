@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gallery import data, networks
-from spikeserve.models.bundle import Bundle, Contents, Golden
+from spikeserve.models.bundle import Bundle, Contents, GoldenSamples
 from spikeserve.models.bundle.repository import SHIPPED, ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import create
@@ -216,7 +216,7 @@ def publish(name: str, model: Model, bundle: Bundle, test: Split, reached: list[
     wanted = max(1, min(8, GOLDEN_BYTES // (4 * steps * int(np.prod(spec.input.shape)))))
     first = np.unique(test.labels, return_index=True)[1] if has_classes else np.arange(0)  # a sample of each class
     order = np.r_[first, np.setdiff1d(np.arange(len(test)), first)]
-    golden: Golden = choose_golden(network, engines, Split(test.samples[order], test.labels[order]), wanted)
+    golden: GoldenSamples = choose_golden(network, engines, Split(test.samples[order], test.labels[order]), wanted)
     evaluation = evaluate(engines["event"], test)
     rates = {f"firing_rate.{each}": rate for each, rate in evaluation.firing_rates.items()}
     operations = float(evaluation.synaptic_operations.mean())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikeserve.models.bundle import Contents, Golden
+from spikeserve.models.bundle import Contents, GoldenSamples
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -96,7 +96,7 @@ class Served:
         network = self.network
         inputs = encode(self.image, network.spec)
         result, _ = ReferenceEngine(network).run(inputs)
-        golden = Golden(inputs, result.spike_counts, result.readout)
+        golden = GoldenSamples(inputs, result.spike_counts, result.readout)
         card = f"# {self.name}\n\nRandom weights, to measure speed.\n"
         onnx_model = partial(target.write, network, self.name)
         ModelRepository(root).publish(Contents(self.name, network, golden, {}, card, None, onnx_model))

@@ -7,5 +7,5 @@ from spikeserve.models.bundle.bundle import READOUT_TOLERANCE as READOUT_TOLERAN
 from spikeserve.models.bundle.bundle import Bundle as Bundle
 from spikeserve.models.bundle.bundle import Contents as Contents
 from spikeserve.models.bundle.bundle import File as File
-from spikeserve.models.bundle.bundle import Golden as Golden
+from spikeserve.models.bundle.bundle import GoldenSamples as GoldenSamples
 from spikeserve.models.bundle.bundle import close_readouts as close_readouts

@@ -39,7 +39,7 @@ from spikeserve.models.errors import InvalidBundle, InvalidInput, InvalidSpec
 from spikeserve.models.spec import Spec, validated
 from spikeserve.models.spec.narrow import multiplied_out, stored
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.parameters import Frozen, Name
+from spikeserve.models.spec.parameters import FrozenModel, Name
 from spikeserve.models.spec.price import LoadLimits, Price
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.models.version import VERSION
@@ -77,7 +77,7 @@ DEFAULT_LIMITS = LoadLimits()
 REPLAYED_BYTES = 2**26
 
 
-class Manifest(Frozen):
+class Manifest(FrozenModel):
     """The bundle.json; `anytime` is there where the network was calibrated for `confident`."""
 
     schema_version: Literal[1] = 1
@@ -116,7 +116,7 @@ class Manifest(Frozen):
 
 
 @dataclass(frozen=True)
-class Golden:
+class GoldenSamples:
     """Golden samples: real encoded inputs and the reference engine's counts and readout, both (batch, classes)."""
 
     inputs: DenseInputs
@@ -143,7 +143,7 @@ class Bundle:
 
     manifest: Manifest
     network: Network
-    golden: Golden
+    golden: GoldenSamples
     card: str
     digest: str
     limits: LoadLimits = DEFAULT_LIMITS
@@ -237,7 +237,7 @@ class Contents:
 
     name: str
     network: Network
-    golden: Golden
+    golden: GoldenSamples
     metrics: Mapping[str, float]
     card: str
     calibration: Calibration | None = None
@@ -372,7 +372,7 @@ def _longest_delays(tensors: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:
+def _golden(tensors: Mapping[str, Any], spec: Spec) -> GoldenSamples:
     dtypes = {"inputs": np.float32, "spike_counts": np.int64, "readout": np.float32}
     for name, dtype in dtypes.items():
         if name not in tensors or tensors[name].dtype != dtype:
@@ -395,4 +395,4 @@ def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:
         raise InvalidBundle(f"{File.GOLDEN}: 'spike_counts' holds {tensors['spike_counts'].min()}, expected at least 0")
     if inputs.batch == 0:
         raise InvalidBundle(f"{File.GOLDEN}: holds no sample, expected at least one")
-    return Golden(inputs, tensors["spike_counts"], tensors["readout"])
+    return GoldenSamples(inputs, tensors["spike_counts"], tensors["readout"])

@@ -28,7 +28,7 @@ from spikeserve.models.engines.base import Ending, Engine, Record, RunResult, St
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.nodes import Spiking
-from spikeserve.models.spec.parameters import MAX_STEPS, Frozen
+from spikeserve.models.spec.parameters import MAX_STEPS, FrozenModel
 
 PARTS = 8  # the second slice of a run that is to be decided is such a part of it: a look costs the overhead of a run
 
@@ -46,7 +46,7 @@ class StopRule(StrEnum):
     CONFIDENT = "confident"
 
 
-class Calibration(Frozen):
+class Calibration(FrozenModel):
     """What `confident` of one model does, and what it was measured to save and to lose on validation samples.
 
     A run of `time_steps` steps is looked at after `first` steps, after `then` more, and so on, see `checks`. A sample

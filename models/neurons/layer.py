@@ -29,7 +29,7 @@ Parameters: TypeAlias = Callable[[str], Any]  # a parameter's name -> its value 
 Recurrence: TypeAlias = Callable[[Array, Any], Array]
 
 
-class Stepped(NamedTuple):
+class StepResult(NamedTuple):
     """What one step gives: what leaves, the membrane after it, and the state."""
 
     leaving: Any
@@ -68,7 +68,7 @@ class NeuronLayer(Generic[Array]):
     recur: Recurrence[Array] | None = None
     counts_steps: bool = False
 
-    def step(self, state: NeuronState, current: Array, begun: Any) -> Stepped:
+    def step(self, state: NeuronState, current: Array, begun: Any) -> StepResult:
         """Take one step on from `state`.
 
         `begun`: whether there was a step since rest, true or false for all samples or for each (batch, 1), or 1 or 0
@@ -86,9 +86,9 @@ class NeuronLayer(Generic[Array]):
         after = {name: values[place] for name, place in schedule.after}
         if self.recur is not None:
             after[SPIKES] = leaving
-        return Stepped(leaving, values[schedule.membrane], after)
+        return StepResult(leaving, values[schedule.membrane], after)
 
-    def scan(self, state: NeuronState, currents: Iterable[Array], begun: Any) -> Iterator[Stepped]:
+    def scan(self, state: NeuronState, currents: Iterable[Array], begun: Any) -> Iterator[StepResult]:
         """Take a step for each of `currents`, on from `state`."""
         for current in currents:
             stepped = self.step(state, current, begun)

@@ -17,7 +17,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from spikeserve.models.spec.parameters import MAX_STEPS, Frozen, Shape, Size, show
+from spikeserve.models.spec.parameters import MAX_STEPS, FrozenModel, Shape, Size, show
 
 MAX_STEP_US = 2**31 - 1  # microseconds: half of what the clock of a record counts, see `models.coding.records`
 MAX_WIDTH, MAX_HEIGHT = 2**16, 2**15  # of a sensor: a record has 16 bits for x and 15 for y
@@ -46,7 +46,7 @@ class Origin(StrEnum):
     ZERO = "zero"
 
 
-class EventBinning(Frozen):
+class EventBinning(FrozenModel):
     """How a sensor's events become steps: `sensor` is (width, height) of a camera, or (units,)."""
 
     step_us: Annotated[int, Field(ge=1, le=MAX_STEP_US)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from spikeserve.models.spec.events import EventBinning
-from spikeserve.models.spec.parameters import Float32, Frozen, Positive32, Shape, Size, show
+from spikeserve.models.spec.parameters import Float32, FrozenModel, Positive32, Shape, Size, show
 
 FEATURE_FIELDS = ("low", "high", "scale", "offset")
 FURTHEST = 32.0  # in deviations of a sample: values further from its mean are taken for this
@@ -38,7 +38,7 @@ class OutOfRange(StrEnum):
     CLIP = "clip"
 
 
-class Input(Frozen):
+class Input(FrozenModel):
     """A sample's shape, the range of its raw values, and their normalisation, `scale * value + offset`.
 
     Where there is a `resolution`, the normalised value is rounded to a multiple of it, half to even. `events` says how

@@ -15,7 +15,7 @@ from typing_extensions import override
 from spikeserve.models.spec import rules
 from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS, parameter_field
 from spikeserve.models.spec.node_base import NodeBase
-from spikeserve.models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape, WeightBits
+from spikeserve.models.spec.parameters import PER_NEURON, FrozenModel, Parameter, Shape, WeightBits
 from spikeserve.models.spec.rules import Adapt, Charge, Fire, Joins, Reset, ResetTiming, Synapse
 
 
@@ -69,7 +69,7 @@ class NeuronBase(NodeBase):
         return {name: shape for name, value in self.values().items() if value == PER_NEURON}
 
 
-class Driven(NeuronBase):
+class DrivenNeuron(NeuronBase):
     """A membrane whose input is `gain * current + drive`."""
 
     gain: Parameter = parameter_field("gain")
@@ -77,7 +77,7 @@ class Driven(NeuronBase):
     start: Parameter = parameter_field("start")
 
 
-class Leaky(Driven):
+class Leaky(DrivenNeuron):
     """A membrane that leaks: its charge rule, and the parameters of that rule."""
 
     charge: Charge = Charge.DECAY
@@ -117,7 +117,7 @@ class Current(NeuronBase):
         return self
 
 
-class Recurrent(Frozen):
+class Recurrent(FrozenModel):
     """A full connection from a layer's own spikes of the previous step, weight (n, n).
 
     Its bias is also added at the first step, unless `bias_at_start` is off: in sinabs, and in Norse through nirtorch, a
@@ -225,7 +225,7 @@ class Adaptive(SpikingBase):
         return self
 
 
-class IF(Driven, SpikingBase):
+class IF(DrivenNeuron, SpikingBase):
     """Integrate and fire: a LIF without leak."""
 
     type: Literal["IF"] = "IF"
@@ -255,7 +255,7 @@ class CubaALIF(Current, Leaky, Adaptive):
     type: Literal["CubaALIF"] = "CubaALIF"
 
 
-class AdLIF(Driven, SpikingBase):
+class AdLIF(DrivenNeuron, SpikingBase):
     """Adaptive LIF: a current that follows membrane and spikes opposes the input (SE-adLIF, Baronig et al., 2025)."""
 
     resets_late: ClassVar = False
@@ -288,7 +288,7 @@ class Alpha(Firing):
         return self
 
 
-class RF(Driven, SpikingBase):
+class RF(DrivenNeuron, SpikingBase):
     """Resonate and fire: an oscillation whose imaginary part is the membrane (Izhikevich, 2001)."""
 
     type: Literal["RF"] = "RF"
@@ -309,7 +309,7 @@ class Threshold(Firing):
     type: Literal["Threshold"] = "Threshold"
 
 
-class I(Driven):  # noqa: E742  (NIR's name for it)
+class I(DrivenNeuron):  # noqa: E742  (NIR's name for it)
     """An integrator: an LI without leak."""
 
     recurrent: ClassVar = None

@@ -9,12 +9,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from spikeserve.models.errors import InvalidSpec
-from spikeserve.models.spec.parameters import Frozen, Name, Shape, show
+from spikeserve.models.spec.parameters import FrozenModel, Name, Shape, show
 
 MAX_INPUTS = 1000  # of one node: as many as a network may have nodes
 
 
-class NodeBase(Frozen, ABC):
+class NodeBase(FrozenModel, ABC):
     """A node: its name, and the nodes whose outputs are joined into its input, by their sum unless a node says more."""
 
     joined_how: ClassVar = "summed"

@@ -13,7 +13,7 @@ PER_NEURON: Literal["per_neuron"] = "per_neuron"
 PER_CHANNEL: Literal["per_channel"] = "per_channel"
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """An immutable value object; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from typing_extensions import override
 
 from spikeserve.models.spec.neurons import NeuronBase, Recurrent, recurrent_shapes
-from spikeserve.models.spec.parameters import Float32, Frozen, Parameter, Shape
+from spikeserve.models.spec.parameters import Float32, FrozenModel, Parameter, Shape
 from spikeserve.models.spec.program import (
     MAX_CHARACTERS,
     MAX_LINES,
@@ -26,7 +26,7 @@ Identifier = Annotated[str, StringConstraints(max_length=64)]
 Line = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 
 
-class ProgramText(Frozen):
+class ProgramText(FrozenModel):
     """A program as it stands in a bundle: where each state starts, and the lines of a step."""
 
     states: Annotated[dict[Identifier, Float32 | Identifier], Field(max_length=MAX_STATES)]

@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from spikeserve.models.errors import InvalidInput, InvalidSpec
 from spikeserve.models.spec.input import Input
 from spikeserve.models.spec.nodes import Flatten, Linear, Neuron, Node, Reshape, Scale, Spiking, Weighted
-from spikeserve.models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, WeightBits, show
+from spikeserve.models.spec.parameters import MAX_STEPS, FrozenModel, Positive32, Shape, WeightBits, show
 from spikeserve.models.spec.readouts import Readout, Scores
 
 INPUT = "input"
@@ -43,7 +43,7 @@ class Coding(StrEnum):
         return self in (Coding.SPIKES, Coding.CURRENT)
 
 
-class Spec(Frozen):
+class Spec(FrozenModel):
     """A network: its input, coding, time steps, nodes in order, and readout; its classes, or the values it gives.
 
     `labels` are the names of the classes, or of the values where `scores` is `values`; `units` are theirs, in the same

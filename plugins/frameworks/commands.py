@@ -23,7 +23,7 @@ from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.commands.flags import flags_of
 from spikeserve.training.commands.groups import console
 from spikeserve.training.errors import InvalidEntry
-from spikeserve.training.importers.options import Imported
+from spikeserve.training.importers.options import ImportedNetwork
 from spikeserve.training.report import card as report_card
 from spikeserve.training.report.parity import COMPARED
 
@@ -41,7 +41,7 @@ class FrameworkImporter:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def convert(self, source: str, options: FrameworkOptions) -> Imported:
+    def convert(self, source: str, options: FrameworkOptions) -> ImportedNetwork:
         """Return the network that a factory makes, and show how it was compared.
 
         Raises InvalidEntry, NotConvertible, InvalidGraph or InvalidSpec.
@@ -53,7 +53,7 @@ class FrameworkImporter:
         layers, parted = _compared(converted, network, framework)
         other = [origin for origin in parted if not origin.is_rounding]
         notes = {"Notes": "\n\n".join(converted.notes)} if converted.notes else {}
-        return Imported(
+        return ImportedNetwork(
             network,
             f"A spiking network from {framework.name} {framework.version}: {len(network.spec.nodes)} nodes, "
             f"{network.parameter_count} parameters",

@@ -60,7 +60,7 @@ class Folder:
         copied(lambda file: [self.read_file(name, version, file)], folder / name, version)
 
 
-class Listed(BaseModel):
+class BundleSummary(BaseModel):
     """What is read of a bundle.json for the list."""
 
     metrics: dict[str, float] = {}
@@ -101,7 +101,7 @@ def rows(where: str | None) -> Iterator[Row]:
 
 def _row(repository: Folder | Remote, name: str, version: int) -> Row:
     content = repository.read_file(name, version, MANIFEST)
-    metrics = validated(InvalidBundle, MANIFEST, Listed.model_validate_json, content).metrics
+    metrics = validated(InvalidBundle, MANIFEST, BundleSummary.model_validate_json, content).metrics
     try:
         card = repository.read_file(name, version, File.CARD).decode(errors="replace")
     except InvalidBundle:

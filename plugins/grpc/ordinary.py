@@ -48,7 +48,7 @@ class KnownEndpoint(frames.Endpoint):
         self.known = frame
         self.place = place
 
-    def find(self, body: bytes) -> frames.Found:
+    def find(self, body: bytes) -> frames.Match:
         """Return the frame."""
         return self.known, body, self.place
 
@@ -94,7 +94,7 @@ class Infer:
         self.in_progress, self.expected = 0, 1  # ordinary calls; how many are gathered at least, unless it takes long
         self.timer: TimerHandle | None = None
         self.changes = -1
-        self.endpoints = frames.Recurring[tuple[bytes, bytes], frames.Endpoint]()  # by the bytes around the values
+        self.endpoints = frames.RepeatCache[tuple[bytes, bytes], frames.Endpoint]()  # by the bytes around the values
         self.places: dict[int, dict[tuple[int, int], None]] = {}  # of the values, by the length of the message
 
     async def answer(self, call: Call) -> bytes:
@@ -155,7 +155,7 @@ class Infer:
     def _forget(self) -> None:
         self.changes = self.catalog.changes
         self.services.metrics.settle()  # as the gate does
-        self.endpoints = frames.Recurring()
+        self.endpoints = frames.RepeatCache()
         self.places.clear()
 
     def _learn(self, body: bytes, parted: SplitRequest, answer: MessageContent) -> None:

@@ -17,7 +17,7 @@ from spikeserve.plugins.nir.file import read
 from spikeserve.plugins.nir.graph import Graph, GraphNode, flatten
 from spikeserve.plugins.nir.topology import cycles
 from spikeserve.training.commands.groups import console
-from spikeserve.training.importers.options import OF_FILE, Imported, Options, flag
+from spikeserve.training.importers.options import OF_FILE, ImportedNetwork, Options, flag
 
 # Stand in for rules that are missing, to find what is wrong with the graph under any.
 ANY_RULES = Rules(DialectName.NIR, 1e-4, GraphReset.SUBTRACT)
@@ -85,7 +85,7 @@ class NirImporter:
     source = "The NIR file."
     checked = ("input_shape", "dialect", "dt", "reset", "reset_timing")
 
-    def convert(self, source: str, options: NirOptions) -> Imported:
+    def convert(self, source: str, options: NirOptions) -> ImportedNetwork:
         """Return the network of a file; raises InvalidGraph, InvalidRules, InvalidSpec or InvalidInput."""
         path, file = Path(source), read(Path(source))
         rules = options.rules.over(GivenRules.of(file.graph.metadata)).complete()
@@ -99,7 +99,7 @@ class NirImporter:
             **({"Reset timing": str(rules.reset_timing)} if rules.reset_timing else {}),
         }
         repairs = "\n".join(f"- {sentence}" for sentence in conversion.warnings) or "Nothing."
-        return Imported(
+        return ImportedNetwork(
             network,
             f"A spiking network from a NIR file: {network.spec.classes} outputs, {network.parameter_count} parameters",
             facts,

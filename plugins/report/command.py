@@ -12,7 +12,7 @@ from rich.table import Table
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.engines import available, create
 from spikeserve.plugins.report.complexity import Complexity
-from spikeserve.plugins.report.neurobench import Measured, measure
+from spikeserve.plugins.report.neurobench import NeuroBenchMetrics, measure
 from spikeserve.training.commands.groups import BundleArgument, console, program
 from spikeserve.training.commands.runs import DataOption, data_of_model
 from spikeserve.training.errors import InvalidData
@@ -46,7 +46,7 @@ def report(
         console.print(ACCURACY_VARIES)
 
 
-def _metrics(measured: Measured, title: str) -> Table:
+def _metrics(measured: NeuroBenchMetrics, title: str) -> Table:
     table = Table("metric", "value", title=f"{title}: {measured.samples} test samples", title_justify="left")
     for name, value in measured.metrics.items():
         if not isinstance(value, dict):

@@ -55,7 +55,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Measured:
+class NeuroBenchMetrics:
     """The metrics of a network on `samples` samples."""
 
     complexity: Complexity
@@ -138,7 +138,7 @@ class Measured:
         }
 
 
-def measure(complexity: Complexity, engine: Engine, split: Split) -> Measured:
+def measure(complexity: Complexity, engine: Engine, split: Split) -> NeuroBenchMetrics:
     """Run a split, at least one sample, and return its metrics; rate coding uses seed 0.
 
     It is run in parts, so that no more is recorded at once than some samples take.
@@ -149,4 +149,4 @@ def measure(complexity: Complexity, engine: Engine, split: Split) -> Measured:
         inputs = encode(part.samples, spec)
         result, _ = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
         totals.add(complexity.work(inputs, result), result, part.labels, inputs.time_steps)
-    return Measured(complexity, engine.name, len(split), totals)
+    return NeuroBenchMetrics(complexity, engine.name, len(split), totals)

@@ -15,7 +15,7 @@ from typing import Any
 from spikeserve.models.engines.compiling import Compiler
 from spikeserve.models.isolated import ForkServer, Limits, NoAnswer
 from spikeserve.service.catalog.engine_choice import candidates, compiles_first, meanwhile
-from spikeserve.service.catalog.loaded import Verified, verify
+from spikeserve.service.catalog.loaded import Verification, verify
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.settings import Settings, available_cores
 
@@ -68,7 +68,7 @@ class LoadProcesses:
         if self.engine == "event" or self.compiler:
             self.server.fork()
 
-    async def verify(self, name: str, version: int) -> Verified:
+    async def verify(self, name: str, version: int) -> Verification:
         """Verify a version; where this is cancelled, its process is killed.
 
         Raises LoadFailed with a sentence for anything that the bundle did, RuntimeError with a traceback for a fault of
@@ -88,7 +88,7 @@ class LoadProcesses:
                 raise LoadFailed(f"the process that loaded it {error}") from error
             except OSError as error:
                 raise LoadFailed(f"the process that loads models cannot be started: {error.strerror}") from error
-        return Verified.model_validate(answer)
+        return Verification.model_validate(answer)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

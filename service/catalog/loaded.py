@@ -27,7 +27,7 @@ from spikeserve.service.settings import Settings
 SESSION_BYTES = 2**13  # that a session takes beside the arrays of its state
 
 
-class Verified(BaseModel):
+class Verification(BaseModel):
     """What is known of a version once it was verified: its manifest's sha256, its engine, and a step's seconds.
 
     The engine is the first that can run it of `engines`, or of the candidates.
@@ -39,7 +39,7 @@ class Verified(BaseModel):
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def verify(name: str, version: int, settings: Settings, engines: Sequence[str] = ()) -> Verified:
+def verify(name: str, version: int, settings: Settings, engines: Sequence[str] = ()) -> Verification:
     """Read a version from the repository, replay its golden samples on its engine, and measure that; see `engine_for`.
 
     It is called in a process of its own, since a bundle can make it take any time and memory, or end the process.
@@ -49,7 +49,7 @@ def verify(name: str, version: int, settings: Settings, engines: Sequence[str] =
     engine = engine_for(bundle, settings, engines=engines)
     bundle.verify(engine)
     seconds = seconds_per_step(engine, bundle.sample)
-    return Verified(digest=bundle.digest, engine=engine.name, engines=list(engines), seconds=seconds)
+    return Verification(digest=bundle.digest, engine=engine.name, engines=list(engines), seconds=seconds)
 
 
 class InProgress:
@@ -115,7 +115,7 @@ class LoadedModel:
         return SESSION_BYTES + bytes_per_sample(self.network)
 
     @classmethod
-    def load(cls, name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
+    def load(cls, name: str, version: int, settings: Settings, verified: Verification) -> LoadedModel:
         """Load a version that another process has verified.
 
         The same files, on the same engine, of the same code: so reading them, making the engine and running one sample

@@ -26,8 +26,8 @@ from spikeserve.models.engines.compiling import FUNCTIONS
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.catalog import Catalog, Models, Version, VersionState
 from spikeserve.service.catalog.load_process import LoadProcesses
-from spikeserve.service.catalog.loaded import LoadedModel, Verified, repository_of
-from spikeserve.service.catalog.mirror import Refreshed, refresh, tell
+from spikeserve.service.catalog.loaded import LoadedModel, Verification, repository_of
+from spikeserve.service.catalog.mirror import RefreshResult, refresh, tell
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import LoadFailed, Misconfigured, ModelNotFound, shown
@@ -44,7 +44,7 @@ class Listing:
 
     versions: Versions
     default: str | None
-    copied: Refreshed  # of a repository elsewhere; who configures the log tells it
+    copied: RefreshResult  # of a repository elsewhere; who configures the log tells it
 
     @classmethod
     def of(cls, settings: Settings) -> Listing:
@@ -325,12 +325,12 @@ class Loader:
         finally:
             entry.began = None
 
-    def _load_verified(self, entry: Version, verified: Verified) -> LoadedModel:
+    def _load_verified(self, entry: Version, verified: Verification) -> LoadedModel:
         model = LoadedModel.load(entry.name, entry.version, self.settings, verified)
         self.on_load(model)
         return model
 
-    async def _verify_now_or_compiled(self, entry: Version) -> tuple[LoadProcesses, Verified]:
+    async def _verify_now_or_compiled(self, entry: Version) -> tuple[LoadProcesses, Verification]:
         """Verify a version, once kernels are compiled where no engine that is ready can run it; return by whom."""
         processes = self.processes
         if processes.compiler is not None:
@@ -340,7 +340,7 @@ class Loader:
             processes = self.processes
         return processes, await self._verify(entry, processes)
 
-    async def _verify(self, entry: Version, processes: LoadProcesses) -> Verified:
+    async def _verify(self, entry: Version, processes: LoadProcesses) -> Verification:
         """Verify a version, and once more if its copy was damaged and has been made again."""
         name, version = entry.name, entry.version
         entry.fingerprint = await asyncio.to_thread(self.repository.fingerprint, name, version)

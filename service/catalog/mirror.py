@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Refreshed:
+class RefreshResult:
     """What was done: versions as `name/version`, why some were refused, and why the repository could not be used."""
 
     copied: list[str] = field(default_factory=list)
@@ -41,22 +41,22 @@ class Refreshed:
     failed: str | None = None
 
 
-def refresh(settings: Settings, fresh: float = 0.0, doubted: tuple[str, int] | None = None) -> Refreshed:
+def refresh(settings: Settings, fresh: float = 0.0, doubted: tuple[str, int] | None = None) -> RefreshResult:
     """Bring the copies up to date, where the repository is elsewhere; takes as long as the copying does.
 
     Nothing is done where a process of this machine has done so in the last `fresh` seconds, such as another worker. The
     copy of a version that is `doubted`, since it could not be loaded, is made again if it is damaged.
     """
     if settings.url is None:
-        return Refreshed()
+        return RefreshResult()
     with suppress(OSError):
         if time.time() - (settings.folder / LOOKED).stat().st_mtime < fresh:
-            return Refreshed()
+            return RefreshResult()
     arguments = settings.url, str(settings.folder), settings.versions, doubted
     limits = Limits(MAX_SECONDS, MAX_MEMORY)
     try:
         # The storage's packages find their keys in the environment.
-        return Refreshed(**call(update, *arguments, limits=limits, refused=RemoteFailed, env=environment()))
+        return RefreshResult(**call(update, *arguments, limits=limits, refused=RemoteFailed, env=environment()))
     except RemoteFailed as error:
         failed = str(error)
     except MemoryError:
@@ -65,10 +65,10 @@ def refresh(settings: Settings, fresh: float = 0.0, doubted: tuple[str, int] | N
         failed = f"repository: {settings.url} took longer than {limits.seconds:g} seconds"
     except (NoAnswer, OSError) as error:
         failed = f"repository: {settings.url} cannot be copied: {error}"
-    return Refreshed(failed=failed)
+    return RefreshResult(failed=failed)
 
 
-def tell(done: Refreshed) -> None:
+def tell(done: RefreshResult) -> None:
     """Log what was done."""
     for place in done.copied:
         log.info("bundle_copied", bundle=place)
@@ -80,12 +80,12 @@ def tell(done: Refreshed) -> None:
         log.warning("repository_unreachable", error=done.failed)
 
 
-def update(url: str, folder: str, versions: str, doubted: tuple[str, int] | None = None) -> Refreshed:
+def update(url: str, folder: str, versions: str, doubted: tuple[str, int] | None = None) -> RefreshResult:
     """Copy to `folder` what the repository at a URL has, and remove what it has no longer; raises SpikeserveError.
 
     A process of its own does this.
     """
-    remote, done, here = Remote(url), Refreshed(), ModelRepository(Path(folder))
+    remote, done, here = Remote(url), RefreshResult(), ModelRepository(Path(folder))
     with locked(here.root):
         # Listed with the lock held: by an older list, what others have copied since would be removed.
         there = remote.versions()

@@ -14,7 +14,7 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE, Access
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, FORM, JSON, NPY
 from spikeserve.service.inference.decoding.readers import Reader, readers_of
-from spikeserve.service.inference.ordinary.frames import Asked, Endpoint, Frames, HttpEndpoint, Recurring
+from spikeserve.service.inference.ordinary.frames import Endpoint, Extras, Frames, HttpEndpoint, RepeatCache
 from spikeserve.service.inference.ordinary.native import NativeEndpoint
 from spikeserve.service.inference.ordinary.v2 import InferEndpoint
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
@@ -53,13 +53,13 @@ class Gate:
         self.is_keyed = bool(services.keys.clients)
         self.changes = -1
         self.endpoints: dict[tuple[bytes, bytes], HttpEndpoint] = {}  # by URL and media type
-        self.heads = Recurring[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
-        self.frames: Frames = Recurring()
+        self.heads = RepeatCache[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
+        self.frames: Frames = RepeatCache()
 
     def known(self, data: bytes) -> tuple[Endpoint, bytes, Trace | None] | None:
-        """Return the endpoint, the body and the trace of a request whose headers were admitted before, to the byte.
+        """Look headers up by their bytes; return endpoint, body and trace, or None for headers not remembered.
 
-        None for any other, and where `data` is not one whole request.
+        None as well where `data` is not one whole request.
         """
         if self.changes != self.catalog.changes:
             self._list()
@@ -70,14 +70,14 @@ class Gate:
         return entry[0], data[end:], self._trace({}) if self.tracing else None
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
-        """Know headers by their bytes once they were admitted twice; not if they have an id or a trace."""
+        """Remember headers byte for byte once they were admitted twice, unless they hold an id or a trace."""
         if len(head) <= MAX_HEAD_BYTES and NEW.isdisjoint(name for name, _ in headers) and self.heads.came(head):
             self.heads.learn(head, (endpoint, body_bytes))
 
     def admit(
         self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body_bytes: int
     ) -> tuple[Endpoint, bytes, Trace | None] | None:
-        """Return the endpoint, the id and the trace of an ordinary POST, by its URL and headers; None for any other."""
+        """Check URL and headers of a POST; return its endpoint, id and trace, or None where it is not ordinary."""
         if self.changes != self.catalog.changes:
             self._list()
         by_name = dict(headers)
@@ -99,7 +99,7 @@ class Gate:
                 return None
             json_bytes = int(length or 0) if endpoint.is_v2 else 0
             lines = self._cors(by_name.get(ORIGIN))
-            endpoint = endpoint.asking(Asked(lines, TIMING_WANTED in by_name, CONTENT_ENCODING in by_name, json_bytes))
+            endpoint = endpoint.plus(Extras(lines, TIMING_WANTED in by_name, CONTENT_ENCODING in by_name, json_bytes))
         return endpoint, request_id_of(by_name), self._trace(by_name) if self.tracing else None
 
     def _trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
@@ -111,10 +111,10 @@ class Gate:
     def _list(self) -> None:
         self.changes = self.catalog.changes
         self.metrics.settle()  # what is not counted yet keeps versions that are gone
-        self.heads, self.frames = Recurring(), Recurring()
+        self.heads, self.frames = RepeatCache(), RepeatCache()
         self.endpoints = dict(self._paths())
         for endpoint in self.endpoints.values():
-            endpoint.asked = Asked(self._cors(None))
+            endpoint.extras = Extras(self._cors(None))
 
     def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], HttpEndpoint]]:
         """Yield the path and the media type of each route to each version that is ready, and the newest of each."""

@@ -133,7 +133,7 @@ async def index(request: Request, services: InServices) -> list[schemas.IndexEnt
     responses=CONTROL_ERRORS,
     response_description="Its versions are loaded, in every worker.",
 )
-async def load(request: Request, name: str, services: InServices) -> schemas.Controlled:
+async def load(request: Request, name: str, services: InServices) -> schemas.ControlAnswer:
     """Load a model's versions from the repository.
 
     Those that are ready go on answering until the new ones are ready.
@@ -148,7 +148,7 @@ async def load(request: Request, name: str, services: InServices) -> schemas.Con
     responses=CONTROL_ERRORS,
     response_description="No new request is answered by the model, in any worker.",
 )
-async def unload(request: Request, name: str, services: InServices) -> schemas.Controlled:
+async def unload(request: Request, name: str, services: InServices) -> schemas.ControlAnswer:
     """Unload a model.
 
     Requests that have already arrived are still answered.

@@ -106,7 +106,7 @@ class OrdinaryRequest:
         """Send an error."""
         headers = error.headers.items() if isinstance(error, ServiceError) else ()
         lines = self.connection.lines_of((name.lower().encode(), value.encode()) for name, value in headers)
-        content = Content(error_body(str(error)), lines, JSON_LINE + self.endpoint.asked.lines)
+        content = Content(error_body(str(error)), lines, JSON_LINE + self.endpoint.extras.lines)
         self.connection.answer(self.request_id, content, status)
 
 

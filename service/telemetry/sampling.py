@@ -28,7 +28,7 @@ PROPAGATOR = TraceContextTextMapPropagator()
 _PLAIN = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
 
-class Chosen(RandomIdGenerator):  # type: ignore[misc]  # of a package without types
+class TraceIds(RandomIdGenerator):  # type: ignore[misc]  # of a package without types
     """Gives a span the number and the decision of the trace in `now`; without one, new ones of the environment's."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
 
-    from spikeserve.service.telemetry.sampling import Chosen
+    from spikeserve.service.telemetry.sampling import TraceIds
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"  # which the SDK reads
 EXPORT_SECONDS = 5  # how long one batch of spans may take to be sent
@@ -41,7 +41,7 @@ class Tracing:
 
     provider: TracerProvider
     tracer: Tracer
-    chosen: Chosen
+    chosen: TraceIds
 
     @classmethod
     def of_environment(cls) -> Self | None:
@@ -54,14 +54,14 @@ class Tracing:
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-            from spikeserve.service.telemetry.sampling import Chosen
+            from spikeserve.service.telemetry.sampling import TraceIds
         except ImportError as error:
             raise Misconfigured(
                 f"{ENDPOINT}: is set, but '{error.name}' is not installed: {install('otel')}"
             ) from error
         name = os.environ.get("OTEL_SERVICE_NAME") or "spikeserve"
         resource = Resource.create({"service.name": name, "service.version": VERSION})
-        chosen = Chosen()
+        chosen = TraceIds()
         provider = TracerProvider(chosen, resource, shutdown_on_exit=False, id_generator=chosen)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_SECONDS)))
         return cls(provider, provider.get_tracer("spikeserve", VERSION), chosen)

@@ -15,7 +15,7 @@ from spikeserve.training.data.datasets import load
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.layers import Neurons
-from spikeserve.training.fit.loop import Fitted, fit
+from spikeserve.training.fit.loop import FitResult, fit
 from spikeserve.training.fit.operators import dense, plain
 from spikeserve.training.report.epochs import Epoch
 from tests.training.command_line import training_here
@@ -44,7 +44,7 @@ def losses(epochs: list[Any]) -> list[float]:
     return [epoch[name] for epoch in epochs for name in ("training_loss", "validation_loss", "training_accuracy")]
 
 
-def fit_here(run: RunFolder, epochs: int, checkpoint: Path, **options: Any) -> Fitted:
+def fit_here(run: RunFolder, epochs: int, checkpoint: Path, **options: Any) -> FitResult:
     """Fit under a run's configuration in this one process."""
     config = run.config({"optimisation": {"epochs": epochs}})
     data = load(config.data, config.network.coding)

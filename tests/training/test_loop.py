@@ -32,7 +32,7 @@ from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.initialise import BAND, RECURRENT, initialise
 from spikeserve.training.fit.job import architecture_for
 from spikeserve.training.fit.layers import Connection, Neurons
-from spikeserve.training.fit.loop import Fitted, averaged, fit, learning_rate_share, start, validate
+from spikeserve.training.fit.loop import FitResult, averaged, fit, learning_rate_share, start, validate
 from spikeserve.training.fit.losses import class_scores
 from spikeserve.training.fit.network import TrainingNetwork, forward
 from spikeserve.training.report.epochs import Epoch, Watcher
@@ -63,7 +63,7 @@ def test_the_loss_falls_and_the_task_is_learned(config: TrainingConfig, data: Da
 @pytest.fixture(scope="module")
 def uninterrupted(
     config: TrainingConfig, data: Dataset, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[TrainingConfig, Architecture, Fitted, dict[str, Any]]:
+) -> tuple[TrainingConfig, Architecture, FitResult, dict[str, Any]]:
     """A run with dropout, random spikes and an average of the weights: its settings, what it fitted and the average."""
     settings = changed(
         config, network={"architecture": "4C3-AP2-16-DO0.2", "coding": Coding.RATE}, optimisation={"average": 0.9}

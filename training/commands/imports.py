@@ -22,7 +22,7 @@ from spikeserve.models.spec.parameters import show
 from spikeserve.training.commands.flags import flags_of, with_flags
 from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console, group, made
 from spikeserve.training.errors import ExportRefused
-from spikeserve.training.importers.options import Imported
+from spikeserve.training.importers.options import ImportedNetwork
 
 
 class Lazy(TyperCommand):
@@ -94,7 +94,7 @@ def read(options: type[Any], typed: dict[str, Any]) -> Any:
     return options.read({name: flags[name].value(text) for name, text in typed.items() if text not in (None, "")})
 
 
-def publish(imported: Imported, repository: str, name: str) -> None:
+def publish(imported: ImportedNetwork, repository: str, name: str) -> None:
     """Publish what an importer took in as the next version of a model, and show all that is said of it.
 
     Raises ExportRefused where the importer refuses it, or engines do.

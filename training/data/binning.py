@@ -88,7 +88,7 @@ def read_recording(path: Path) -> Recording:
 
 
 @dataclass(frozen=True)
-class Known:
+class DatasetFacts:
     """What is known of a data set: its sensor's shape, how long its recordings last, and the usual window.
 
     Both times are in microseconds; events after `duration` are dropped. `origin` says whether recordings begin at their
@@ -133,7 +133,7 @@ def binned(
     config: DataConfig,
     coding: Coding,
     *,
-    known: Known | None = None,
+    known: DatasetFacts | None = None,
 ) -> Dataset:
     """Return a data set of three splits of recordings, from the cache or binned into it.
 
@@ -158,7 +158,7 @@ def binned(
     return Dataset(name, declared, class_names, training, validation, test, dt=window * 1e-6)
 
 
-def event_binning(sensor: Shape, window: int, downsample: int, known: Known | None = None) -> EventBinning:
+def event_binning(sensor: Shape, window: int, downsample: int, known: DatasetFacts | None = None) -> EventBinning:
     """Return how event records become the rasters of a sensor of this shape, (channels, height, width) or (units,).
 
     Of one channel, every event counts. Raises InvalidData for a sensor or a window that records have no bits for.
@@ -172,7 +172,7 @@ def event_binning(sensor: Shape, window: int, downsample: int, known: Known | No
     return validated(InvalidData, "events", EventBinning, **fields)
 
 
-def _grid(splits: Sequence[Recordings], config: DataConfig, window: int, known: Known | None) -> Grid:
+def _grid(splits: Sequence[Recordings], config: DataConfig, window: int, known: DatasetFacts | None) -> Grid:
     """Return the grid of a data set; raises InvalidData where its rasters would be too large."""
     if known:
         sensor, steps = known.sensor, -(-known.duration // window)

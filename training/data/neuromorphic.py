@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from spikeserve.models.coding.records import make_records
 from spikeserve.models.spec import Coding, Origin
 from spikeserve.training.config import DataConfig
-from spikeserve.training.data.binning import MAX_FILE_BYTES, Known, Recording, Recordings, binned
+from spikeserve.training.data.binning import MAX_FILE_BYTES, DatasetFacts, Recording, Recordings, binned
 from spikeserve.training.data.dataset import DIGITS, Dataset
 from spikeserve.training.data.numpy_files import explained, read_npy
 from spikeserve.training.data.splits import Groups, hold_out
@@ -163,7 +163,7 @@ class EventSet:
 
     tonic_name: str
     parts: Mapping[str, Mapping[str, Any]]
-    known: Known
+    known: DatasetFacts
     read: Callable[[Path, str], Part]
 
     def load(self, config: DataConfig, coding: Coding) -> Dataset:
@@ -210,8 +210,8 @@ TRAIN_OR_TEST = {"train": {"train": True}, "test": {"train": False}}
 THREE_SPLITS = {part: {"split": part} for part in ("train", "valid", "test")}
 
 EVENT_SETS = {
-    "nmnist": EventSet("NMNIST", TRAIN_OR_TEST, Known((2, 34, 34), 300_000, 10_000, Origin.ZERO), _nmnist),
-    "dvs-gesture": EventSet("DVSGesture", TRAIN_OR_TEST, Known((2, 128, 128), 1_500_000, 25_000), _gestures),
-    "shd": EventSet("SHD", TRAIN_OR_TEST, Known((700,), 1_400_000, 14_000, Origin.ZERO), _heidelberg),
-    "ssc": EventSet("SSC", THREE_SPLITS, Known((700,), 1_000_000, 10_000, Origin.ZERO), _heidelberg),
+    "nmnist": EventSet("NMNIST", TRAIN_OR_TEST, DatasetFacts((2, 34, 34), 300_000, 10_000, Origin.ZERO), _nmnist),
+    "dvs-gesture": EventSet("DVSGesture", TRAIN_OR_TEST, DatasetFacts((2, 128, 128), 1_500_000, 25_000), _gestures),
+    "shd": EventSet("SHD", TRAIN_OR_TEST, DatasetFacts((700,), 1_400_000, 14_000, Origin.ZERO), _heidelberg),
+    "ssc": EventSet("SSC", THREE_SPLITS, DatasetFacts((700,), 1_000_000, 10_000, Origin.ZERO), _heidelberg),
 }

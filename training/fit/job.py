@@ -15,7 +15,7 @@ from spikeserve.training.fit.devices import Devices, join
 from spikeserve.training.fit.diagnostics import at_end
 from spikeserve.training.fit.exact import round_to_grid
 from spikeserve.training.fit.folder import RunFolder
-from spikeserve.training.fit.loop import Fitted, fit
+from spikeserve.training.fit.loop import FitResult, fit
 from spikeserve.training.report.epochs import Watcher
 from spikeserve.training.report.evaluate import Evaluation, evaluate
 
@@ -26,7 +26,7 @@ TIME_STEPS = 8  # the default, unless the configuration or the data sets it
 class TrainedRun:
     """A finished run: its epochs, the rounded network, its evaluation on the test split, and what that warns of."""
 
-    fitted: Fitted
+    fitted: FitResult
     network: Network
     evaluation: Evaluation
     warnings: tuple[str, ...]

@@ -47,7 +47,7 @@ RISE, FIRST, LAST = 0.3, 1 / 25, 1e-4  # of the schedule one_cycle
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """The result of fitting: the best network, the epochs, and whether it was interrupted."""
 
     network: Network
@@ -65,7 +65,7 @@ def fit(
     resume: bool = False,
     watcher: Watcher = SILENT,
     devices: Devices | None = None,
-) -> Fitted:
+) -> FitResult:
     """Fit a network's weights to the training split; return the network of the epoch that validated best.
 
     With fewer than ENOUGH validation samples that is the last epoch. Of random kernels the readout is solved instead.
@@ -79,7 +79,7 @@ def fit(
     if config.network.kernels:
         network, epoch = solve_kernels(architecture, data, config.seed, devices.device)
         watcher.epoch(epoch)
-        return Fitted(network, [epoch], epoch, interrupted=False)
+        return FitResult(network, [epoch], epoch, interrupted=False)
     module, served, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
     diagnostics = Diagnostics(data)
     interrupted = False
@@ -103,7 +103,7 @@ def fit(
     assert progress.best is not None  # noqa: S101  (at least one epoch has ended)
     module.load_state_dict(progress.best_weights)
     renormalise(module, data.training)
-    return Fitted(module.network(), progress.epochs, progress.best, interrupted)
+    return FitResult(module.network(), progress.epochs, progress.best, interrupted)
 
 
 def start(

@@ -33,7 +33,7 @@ EVENTS = (
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedNetwork:
     """A network from elsewhere, and what its card says of it: half a sentence on its origin, facts and sections.
 
     `warnings` and `notes` are shown too. With a `refusal` it is not published; it is the end of the sentence on why.

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.bundle import Golden, close_readouts
+from spikeserve.models.bundle import GoldenSamples, close_readouts
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import Engine, RunResult, available, create
 from spikeserve.models.spec import Spec
@@ -57,7 +57,7 @@ class Effort:
         return cls(at_once, min(CANDIDATES, at_once * batches))
 
 
-def choose_golden(network: Network, engines: Mapping[str, Engine], split: Split, count: int = 8) -> Golden:
+def choose_golden(network: Network, engines: Mapping[str, Engine], split: Split, count: int = 8) -> GoldenSamples:
     """Return the first samples of a split that all engines answer alike, with thresholds moved a little too.
 
     Where fewer than `count` of the samples that are tried stay when thresholds move, the first of the others fill up;
@@ -93,7 +93,7 @@ def choose_golden(network: Network, engines: Mapping[str, Engine], split: Split,
             "network is not exported"
         )
     steps, spike_counts, readout = zip(*(steady + near)[:count], strict=True)
-    return Golden(
+    return GoldenSamples(
         inputs=type(inputs)(np.stack(steps, axis=1), inputs.time_steps),
         spike_counts=np.stack(spike_counts),
         readout=np.stack(readout),

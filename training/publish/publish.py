@@ -39,7 +39,7 @@ from spikeserve.training.report.parity import COMPARED, Parity, compare_engines,
 
 
 @dataclass(frozen=True)
-class Published:
+class Publication:
     """A version that was published, and how the engines compared on the way.
 
     `place` is the folder or URL that it was published to, and `folder` what was read back from there.
@@ -69,7 +69,7 @@ def publish_trained(
     card: Callable[[list[Parity]], str],
     metrics: Mapping[str, float],
     calibration: Calibration | None = None,
-) -> Published:
+) -> Publication:
     """Publish a network as the next version of `name`, with golden samples of its test split.
 
     Raises ExportRefused where the engines that are installed here disagree on the class of a test sample, or the
@@ -90,7 +90,7 @@ def export(
     *,
     job: TrainedRun | None = None,
     at_chance: bool = False,
-) -> Published:
+) -> Publication:
     """Publish the run's network as the next version of `name`; without its `job` it is read and tested again.
 
     It is calibrated for `confident` on the validation split, unless its samples differ in length, or it consists of
@@ -147,7 +147,7 @@ def publish(
     time_steps: int | None = None,
     readout: Readout | str | None = None,
     labels: Sequence[str] = (),
-) -> Published:
+) -> Publication:
     """Publish a network as the next version of `name` in a model repository, with its accuracy on test samples.
 
     `test` holds samples, batch first whatever the modules' order, and their class indices (n,). Samples are (n,
@@ -159,7 +159,7 @@ def publish(
     Raises NotConvertible for a module that is no node of the spec, InvalidData for samples that do not fit, and
     ExportRefused where engines disagree on a class.
     """
-    own: Published = named("importer", "spikeserve").publish(
+    own: Publication = named("importer", "spikeserve").publish(
         model, repository, name, test, coding=coding, time_steps=time_steps, readout=readout, labels=labels
     )
     return own
@@ -167,7 +167,7 @@ def publish(
 
 def publish_imported(
     network: Network, repository: ModelRepository, name: str, card: Callable[[list[Parity]], str]
-) -> Published:
+) -> Publication:
     """Publish a network that came without data: engines are compared, and golden samples chosen, on random samples.
 
     Weights that are whole numbers of few bits, times a power of two for each output, are stored as such. Raises
@@ -186,7 +186,7 @@ def publish_imported(
     return _publish(Contents(name, network, golden, {}, text, None), repository, parity)
 
 
-def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration: Calibration, card: str) -> Published:
+def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration: Calibration, card: str) -> Publication:
     """Publish a bundle with a calibration and another card as the next version of its model; all else is as it was.
 
     Raises ExportRefused where the default engine refuses it.
@@ -198,14 +198,14 @@ def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration:
 
 def _publish(
     contents: Contents, repository: ModelRepository, parity: Sequence[Parity] = (), *, graph: bool = True
-) -> Published:
+) -> Publication:
     """Write a bundle, with its ONNX graph if asked and where the target `onnx` is there."""
     target = of_kind("target").get("onnx")
     if graph and target and not target.missing:
         contents = replace(contents, onnx_model=partial(target.load().write, contents.network, contents.name))
     version = repository.publish(contents, require_serves)
     name = contents.name  # what is read from a repository elsewhere is copied and verified
-    return Published(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
+    return Publication(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
 
 
 def require_serves(bundle: Bundle) -> None:

@@ -9,7 +9,7 @@ from spikeserve.models.spec.narrow import stored
 from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.publish.calibrate import calibrate
-from spikeserve.training.publish.publish import Published, measured, publish_imported, publish_trained
+from spikeserve.training.publish.publish import Publication, measured, publish_imported, publish_trained
 from spikeserve.training.report.card import EARLY, NARROW, calibration_text, weights_text, with_section
 from spikeserve.training.report.evaluate import evaluate
 from spikeserve.training.report.parity import compare_engines
@@ -19,7 +19,7 @@ UNCALIBRATED = "This version is not calibrated for it; `spikeserve calibrate` do
 
 def publish_quantised(
     bundle: Bundle, narrow: Network, repository: ModelRepository, data: Dataset | None
-) -> tuple[Published, str]:
+) -> tuple[Publication, str]:
     """Publish a bundle's network of few bits as the next version of its model, with what its test samples measure.
 
     Returns it and, in words, what rounding changed. It is calibrated again where the bundle is. Without data nothing is

@@ -10,7 +10,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.config import TrainingConfig
-from spikeserve.training.importers.options import Imported
+from spikeserve.training.importers.options import ImportedNetwork
 from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation
 from spikeserve.training.report.parity import Parity
 
@@ -165,7 +165,7 @@ def training_card(
     return with_front_matter(card, name, config.data.dataset, {"accuracy": evaluation.accuracy})
 
 
-def imported_card(name: str, imported: Imported, parity: Sequence[Parity]) -> str:
+def imported_card(name: str, imported: ImportedNetwork, parity: Sequence[Parity]) -> str:
     """Return the card of a network that an importer took in."""
     spec = imported.network.spec
     return markdown(

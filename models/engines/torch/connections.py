@@ -104,7 +104,7 @@ class AlongLength(nn.Module):
         return pooled.squeeze(2)
 
 
-class Permuted(nn.Module):
+class PermutedAxes(nn.Module):
     """The axes of each sample in another order."""
 
     def __init__(self, node: nodes.Permute) -> None:

@@ -20,7 +20,7 @@ from spikeserve.models.engines.torch.connections import (
     AlongLength,
     AvgPool,
     ConvTransposed,
-    Permuted,
+    PermutedAxes,
     ScaleLayer,
     SumPool,
     join,
@@ -172,7 +172,7 @@ def _(node: nodes.Reshape, _: Shape) -> nn.Module:
 
 @build.register
 def _(node: nodes.Permute, _: Shape) -> nn.Module:
-    return Permuted(node)
+    return PermutedAxes(node)
 
 
 @build.register

@@ -7,7 +7,7 @@ from pathlib import Path
 from spikeserve.models.spec import Coding
 from spikeserve.plugins.nir.lava.convert import convert
 from spikeserve.plugins.nir.lava.file import read
-from spikeserve.training.importers.options import Imported, Options, flag
+from spikeserve.training.importers.options import ImportedNetwork, Options, flag
 
 
 class LavaOptions(Options):
@@ -27,7 +27,7 @@ class LavaImporter:
     source = "The .net file that lava-dl wrote."
     checked = ()
 
-    def convert(self, source: str, options: LavaOptions) -> Imported:
+    def convert(self, source: str, options: LavaOptions) -> ImportedNetwork:
         """Return the network of a file; raises InvalidGraph or InvalidSpec."""
         path, latency = Path(source), options.latency
         file = read(path)
@@ -41,7 +41,7 @@ class LavaImporter:
             else "none: a spike arrives in the step in which it leaves",
         }
         origin = f"A network of lava-dl: {network.spec.classes} outputs, {network.parameter_count} parameters"
-        return Imported(network, origin, facts)
+        return ImportedNetwork(network, origin, facts)
 
 
 IMPORTER = LavaImporter()

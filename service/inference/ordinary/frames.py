@@ -40,21 +40,21 @@ V = TypeVar("V")
 Store = TypeVar("Store", dict[Any, Any], set[int])
 
 
-class Recurring(Generic[K, V]):
-    """Up to MAX_KNOWN values, by keys that came twice; of a key that came once it has the hash alone."""
+class RepeatCache(Generic[K, V]):
+    """A cache that stores a value only once its key comes a second time; of a first one it stores the hash."""
 
     def __init__(self) -> None:
         self.values: dict[K, V] = {}
         self.once: set[int] = set()
 
     def came(self, key: K) -> bool:
-        """Return whether a key came before; from now on it has."""
+        """Note a key, and return whether it came before."""
         again = hash(key) in self.once
         _with_room(self.once).add(hash(key))
         return again
 
     def learn(self, key: K, value: V) -> None:
-        """Know the value of a key from now on."""
+        """Store the value of a key."""
         _with_room(self.values)[key] = value
 
 
@@ -83,10 +83,10 @@ class Content(NamedTuple):
     lines: bytes = b""
 
 
-class Asked(NamedTuple):
-    """What a request's headers ask for: lines for those of its answer, its times there, and that it is unpacked.
+class Extras(NamedTuple):
+    """Options in a request's headers: header lines for its answer, whether it has timings, whether the body is gzip.
 
-    `json_bytes` is the length of the JSON before values that are bytes; where it is 0, all is JSON, or all an array.
+    `json_bytes` is the length of the JSON before binary values; 0 where the body is all JSON or all an array.
     """
 
     lines: bytes = b""
@@ -107,11 +107,11 @@ class Group(NamedTuple):
 
     @classmethod
     def of(cls, model: LoadedModel, reader: Reader, options: RunOptions) -> Group:
-        """Make it of the options of a request."""
+        """Make the group of a request with these options."""
         return cls(model, reader, options if model.spec.coding is Coding.RATE else options._replace(seed=0))
 
     def is_short(self, samples: int, answer_bytes: int) -> bool:
-        """Return whether a request of that size is within the limits and small enough to run on the event loop."""
+        """Whether a request of that size is within the limits and small enough to run on the event loop."""
         limits, steps = self.model.limits, self.options.time_steps
         try:
             limits.check_size(samples, steps)
@@ -121,10 +121,10 @@ class Group(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """With whom the numbers of a body run, at most how many samples they may be, and what writes the answer.
+    """How to read and answer a body: the group that it runs with, at most how many samples, and the answer's writer.
 
-    `samples` is how many they must be, where the frame says that. `room` is how many samples run together. `dtype` is
-    that of numbers which are bytes.
+    `samples` is the number of samples that a v2 shape says, else None. `room` is how many samples run together. `dtype`
+    is the type of binary numbers, else None.
     """
 
     group: Group
@@ -135,7 +135,7 @@ class Frame(NamedTuple):
     dtype: np.dtype[Any] | None = None
 
     def read(self, body: bytes, span: Span, rows: Any) -> int:
-        """Read the numbers of a body to rows; return how many samples they are, or a number below 0 for odd ones."""
+        """Read the numbers of a body into rows; return how many samples, or below 0 if it cannot."""
         read = self.group.reader.read
         if self.dtype is None:
             return read(body, *span, rows)
@@ -152,7 +152,7 @@ class Frame(NamedTuple):
         return read(values.tobytes(), 0, values.nbytes, 0, rows)
 
     def reads(self, body: bytes, span: Span, samples: FloatArray | Inputs) -> bool:
-        """Return whether the kernel reads those samples, and no others, from a body."""
+        """Whether the kernel reads exactly these samples from a body."""
         model, reader, options = self.group
         count = self.read(body, span, reader.rows)
         if count != len(samples) or count > self.most:
@@ -165,15 +165,15 @@ class Frame(NamedTuple):
 
 # By the model, the kind of endpoint, the bytes around the numbers, and the number of brackets.
 Key: TypeAlias = tuple[LoadedModel, type, bytes, bytes, int]
-Frames: TypeAlias = Recurring[Key, Frame]
+Frames: TypeAlias = RepeatCache[Key, Frame]
 
 
 # The frame of a body, and the bytes that have its numbers: the body's own, or those that a decoder made of it.
-Found: TypeAlias = tuple[Frame, bytes, Span]  # made for every request, which a tuple with names would make dearer
+Match: TypeAlias = tuple[Frame, bytes, Span]  # made for every request, which a tuple with names would make dearer
 
 
-class Decoded(NamedTuple):
-    """What a protocol's decoder finds in a body: its frame, its samples, and whether a kernel may read its like."""
+class DecodedBody(NamedTuple):
+    """The result of a protocol's decoder: frame, samples, and whether a kernel may read bodies of this frame."""
 
     frame: Frame
     samples: FloatArray | Inputs
@@ -188,18 +188,18 @@ class Endpoint:
     def __init__(self, route: str, model: LoadedModel) -> None:
         self.route = route
         self.model = model
-        self.asked = Asked()
+        self.extras = Extras()
         self.labels: Mapping[str, str | int] = {"model": model.name, "version": model.version}
         self.line = line_template("POST", route, HTTPStatus.OK, self.labels, "samples")
 
-    def asking(self, asked: Asked) -> Self:
-        """Return the endpoint for requests that ask for this."""
+    def plus(self, extras: Extras) -> Self:
+        """Copy the endpoint, for requests with these options."""
         endpoint = copy(self)
-        endpoint.asked = asked
+        endpoint.extras = extras
         return endpoint
 
-    def find(self, body: bytes) -> Found | None:
-        """Return the frame of a body and its numbers; None where it asks for more than a plain answer.
+    def find(self, body: bytes) -> Match | None:
+        """Find the frame of a body and where its numbers are; None where it asks for more than a plain answer.
 
         Raises what the protocol's codec raises.
         """
@@ -218,16 +218,16 @@ class HttpEndpoint(Endpoint):
         self.brackets = {1 if self.is_v2 else 2, 1 + len(model.spec.input.shape)}  # that an array may begin with
 
     def span(self, body: bytes) -> Span | None:
-        """Return where the numbers of a body should be, or None where it has none."""
+        """Find where the numbers of a body should be, or None where it has none."""
         raise NotImplementedError
 
-    def decode(self, body: bytes) -> Decoded | None:
+    def decode(self, body: bytes) -> DecodedBody | None:
         """Decode a body; None where it asks for more than a plain answer. Raises what the protocol's codec raises."""
         raise NotImplementedError
 
-    def find(self, body: bytes) -> Found | None:
-        """Return the frame of a body and its numbers; None where it asks for more than a plain answer, or is odd."""
-        head = self.asked.json_bytes
+    def find(self, body: bytes) -> Match | None:
+        """Find the frame of a body and where its numbers are; None where a batch cannot answer it."""
+        head = self.extras.json_bytes
         span = Span(head, len(body), 0) if head else self.span(body)
         start, stop, brackets = span or (0, 0, 0)
         key = self.model, type(self), body[:start], body[stop:], brackets
@@ -244,7 +244,7 @@ class HttpEndpoint(Endpoint):
         return frame._replace(dtype=None), numbers, Span(0, len(numbers), 0)
 
     def array_at(self, body: bytes, start: int) -> Span | None:
-        """Return the span of the array that begins at body[start], if its last brackets stand side by side."""
+        """Find the end of the array that begins at body[start], if its last brackets stand side by side."""
         first = start
         while body[first : first + 1] == b"[" and first - start <= MAX_BRACKETS:
             first += 1
@@ -252,13 +252,13 @@ class HttpEndpoint(Endpoint):
         stop = body.find(b"]" * brackets, first)
         return Span(start, stop + brackets, brackets) if min(start, stop) >= 0 and brackets in self.brackets else None
 
-    def _reads(self, found: Found, samples: FloatArray | Inputs, key: Key) -> bool:
-        """Return whether the kernel reads the samples from a body; one of a frame that comes again is known then.
+    def _reads(self, match: Match, samples: FloatArray | Inputs, key: Key) -> bool:
+        """Whether the kernel reads exactly these samples; a frame that comes a second time is then remembered.
 
-        Of numbers whose frame is new that is not tried, since they are at hand.
+        For numbers of a new frame that is not tried, since the decoder has read them already.
         """
         came = len(key[2]) + len(key[3]) <= MAX_FRAME_BYTES and self.frames.came(key)
-        frame, body, span = found
+        frame, body, span = match
         reads = (came or not isinstance(samples, np.ndarray)) and frame.reads(body, span, samples)
         if came and reads:
             self.frames.learn(key, frame)
@@ -266,7 +266,7 @@ class HttpEndpoint(Endpoint):
 
 
 def inflated(body: bytes) -> bytes | None:
-    """Return the content of a short body of gzip; None where it is long, or is not one whole stream."""
+    """Decompress a short gzip body; None where it is long, or is not one whole stream."""
     stream = zlib.decompressobj(GZIP_WINDOW)
     try:
         content = stream.decompress(body, SMALL_BODY)

@@ -15,7 +15,7 @@ from spikeserve.service.inference.ordinary.frames import (
     FLOAT32,
     OF_EVENTS,
     Content,
-    Decoded,
+    DecodedBody,
     Frame,
     Group,
     HttpEndpoint,
@@ -61,7 +61,7 @@ class NativeEndpoint(HttpEndpoint):
             return None
         return Span(start, stop + 1, OF_EVENTS)
 
-    def decode(self, body: bytes) -> Decoded | None:
+    def decode(self, body: bytes) -> DecodedBody | None:
         """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
         query = self.codec.decode_small(body)
         if query is None or query.options.returned:
@@ -77,7 +77,7 @@ class NativeEndpoint(HttpEndpoint):
             rows = range(1, len(group.reader.rows) + 1)
             most = self.most[steps] = sum(group.is_short(n, size(n, steps)) for n in rows)
         frame = Frame(group, most, samples, self.writer(steps, query.options.stop), dtype=dtype)
-        return Decoded(frame, query.samples, is_plain)
+        return DecodedBody(frame, query.samples, is_plain)
 
     def writer(self, steps: int, stop: StopRule | None) -> Write:
         """Make the function that writes an answer."""

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError, queue_full
 from spikeserve.service.inference.decoding.pieces import Iteration
-from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Found, Group, Write, inflated
+from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Group, Match, Write, inflated
 from spikeserve.service.inference.protocols.v2.tensors import Columns
 from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
@@ -59,7 +59,7 @@ class Ordinary(Protocol):
         ...
 
 
-Member: TypeAlias = tuple[Ordinary, Found]
+Member: TypeAlias = tuple[Ordinary, Match]
 
 
 Entry: TypeAlias = tuple[Ordinary, Write, slice]  # a request, and which rows of a batch are its samples
@@ -130,19 +130,19 @@ class Tick:
                 break
             if request.withdrawn:
                 continue
-            endpoint, found = request.endpoint, None
+            endpoint, match = request.endpoint, None
             try:
-                body = inflated(request.body) if endpoint.asked.packed else request.body
-                found = None if body is None else endpoint.find(body)
+                body = inflated(request.body) if endpoint.extras.packed else request.body
+                match = None if body is None else endpoint.find(body)
             except (ServiceError, InvalidInput) as error:
                 self._refuse(request, error)
                 continue
             except Exception:  # noqa: S110  (the full way logs what is wrong)
                 pass
-            if found is None:
+            if match is None:
                 request.decline()
             else:
-                groups.setdefault(found[0].group, []).append((request, found))
+                groups.setdefault(match[0].group, []).append((request, match))
         if self.waiting:
             self._be_due()
         for group, members in groups.items():
@@ -189,9 +189,9 @@ class Tick:
                 request.decline()
             return
         for (request, *_), content in zip(batch, contents, strict=True):
-            asked = request.endpoint.asked
-            lines = asked.lines
-            if asked.timing:
+            extras = request.endpoint.extras
+            lines = extras.lines
+            if extras.timing:
                 took = replace(times, arrived=request.started).timing(perf_counter())
                 lines = b"%s: %s\r\n%s" % (TIMING, took, lines)
             request.answer(content._replace(lines=lines) if lines else content)

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.ordinary.frames import Content, Decoded, Frame, Group, HttpEndpoint, Span, Write
+from spikeserve.service.inference.ordinary.frames import Content, DecodedBody, Frame, Group, HttpEndpoint, Span, Write
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Columns, Datatype, to_bytes
@@ -54,9 +54,9 @@ class InferEndpoint(HttpEndpoint):
         name = body.rfind(b'"data"')
         return None if name < 0 else self.array_at(body, body.find(b"[", name))
 
-    def decode(self, body: bytes) -> Decoded | None:
+    def decode(self, body: bytes) -> DecodedBody | None:
         """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
-        json_bytes = self.asked.json_bytes
+        json_bytes = self.extras.json_bytes
         query = decode(body, str(json_bytes) if json_bytes else None, self.model, self.blobs)
         frame = frame_of(query, self.model, self.reader, self._writer(query))
         if frame is None:
@@ -64,8 +64,8 @@ class InferEndpoint(HttpEndpoint):
         if json_bytes:
             is_float = query.datatype is Datatype.FP32
             typed = frame if is_float else frame._replace(dtype=DTYPES[query.datatype])
-            return Decoded(typed, query.samples, is_plain=True)
-        return Decoded(frame, query.samples, query.datatype in DATATYPES and _is_plain(body))
+            return DecodedBody(typed, query.samples, is_plain=True)
+        return DecodedBody(frame, query.samples, query.datatype in DATATYPES and _is_plain(body))
 
     def _writer(self, query: InferQuery) -> Write:
         """Make the function that writes an answer."""

@@ -23,7 +23,7 @@ from spikeserve.plugins.nir.convert import convert
 from spikeserve.plugins.nir.dialects import DialectName, GivenRules, GraphReset, Rules
 from spikeserve.training.commands import imports
 from spikeserve.training.errors import InvalidGraph
-from spikeserve.training.importers.options import Imported, Options
+from spikeserve.training.importers.options import ImportedNetwork, Options
 from tests.nir_graphs import converted, full, integrate_and_fire, lif, read_here, stack, written
 from tests.reference_data import reference_data
 from tests.serving import serving
@@ -134,7 +134,7 @@ STEP = 1e-4
 BRAILLE = "braille_noDelay_noBias_subtract.nir"
 
 
-def publish(root: Path, file: str, name: str, rules: GivenRules, time_steps: int) -> Imported:
+def publish(root: Path, file: str, name: str, rules: GivenRules, time_steps: int) -> ImportedNetwork:
     imported = IMPORTER.convert(
         str(reference_data() / "nir" / file), NirOptions(**asdict(rules), time_steps=time_steps)
     )

@@ -28,7 +28,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.plugins.onnx.engine import OnnxEngine
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.engine_choice import engine_for
-from spikeserve.service.catalog.loaded import LoadedModel, Verified, verify
+from spikeserve.service.catalog.loaded import LoadedModel, Verification, verify
 from spikeserve.service.catalog.loader import Listing, scan
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.settings import EngineSetting, Settings
@@ -107,7 +107,7 @@ def test_an_unforeseen_fault_is_not_told_and_stops_no_other(repository: Path, mo
     publish(repository, toy(), "cursed")
     load = LoadedModel.load
 
-    def cursed(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
+    def cursed(name: str, version: int, settings: Settings, verified: Verification) -> LoadedModel:
         if name == "cursed":
             raise RuntimeError("the secret path")
         return load(name, version, settings, verified)
@@ -123,7 +123,7 @@ def test_an_unforeseen_fault_is_not_told_and_stops_no_other(repository: Path, mo
 def test_while_a_model_loads_it_is_live_and_not_ready(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
-    def slow(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
+    def slow(name: str, version: int, settings: Settings, verified: Verification) -> LoadedModel:
         go_on.wait()
         return load(name, version, settings, verified)
 

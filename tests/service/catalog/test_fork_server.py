@@ -17,7 +17,7 @@ import pytest
 from spikeserve.models import isolated
 from spikeserve.models.isolated import Limits, NoAnswer, resident
 from spikeserve.service.catalog.load_process import AT_ONCE, PLACE_SECONDS, SIDE_BY_SIDE, LoadProcesses
-from spikeserve.service.catalog.loaded import Verified
+from spikeserve.service.catalog.loaded import Verification
 from spikeserve.service.errors import LoadFailed
 from spikeserve.service.inference.decoding.readers import prepare
 from spikeserve.service.settings import Settings
@@ -53,7 +53,7 @@ def server_of(processes: LoadProcesses) -> int:
 
 
 @asynccontextmanager
-async def going_on(processes: LoadProcesses, names: Sequence[str]) -> AsyncIterator[list[asyncio.Task[Verified]]]:
+async def going_on(processes: LoadProcesses, names: Sequence[str]) -> AsyncIterator[list[asyncio.Task[Verification]]]:
     """Begin loads, and cancel those that still go on in the end, whose processes then end."""
     loads = [asyncio.create_task(processes.verify(name, 1)) for name in names]
     try:

@@ -22,7 +22,7 @@ from spikeserve.models.bundle.copies import CACHE, cache_of, locked, repository_
 from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.service.catalog import mirror
-from spikeserve.service.catalog.mirror import LOOKED, Refreshed, refresh, tell, update
+from spikeserve.service.catalog.mirror import LOOKED, RefreshResult, refresh, tell, update
 from spikeserve.service.settings import Settings
 from tests.bundles import contents
 from tests.networks import toy
@@ -48,7 +48,7 @@ def url(storages: Callable[[str], str], request: pytest.FixtureRequest) -> str:
     return url
 
 
-def look(url: str, versions: str = "latest") -> Refreshed:
+def look(url: str, versions: str = "latest") -> RefreshResult:
     """Bring the copies up to date as the process of a server does, but in this one, which has the packages already."""
     return update(url, str(cache_of(url)), versions)
 
@@ -104,7 +104,7 @@ def test_a_model_that_is_gone_from_there_is_gone_from_the_copies_and_the_others_
 def test_what_one_worker_has_looked_for_the_others_do_not_ask_for_again(url: str) -> None:
     look(url)
     files_at(url).rm(url, recursive=True)
-    assert refresh(Settings(repository=url), fresh=3600) == Refreshed()
+    assert refresh(Settings(repository=url), fresh=3600) == RefreshResult()
     os.utime(cache_of(url) / LOOKED, (time.time() - 3601,) * 2)
     assert "holds no model" in str(refresh(Settings(repository=url), fresh=3600).failed)
 
@@ -210,7 +210,7 @@ def test_a_server_without_any_copy_does_not_start(url: str) -> None:
 
 
 @contextmanager
-def mirroring(url: str) -> Iterator[Future[Refreshed]]:
+def mirroring(url: str) -> Iterator[Future[RefreshResult]]:
     """Copy all versions by a process of its own; on leaving, wait for its end."""
     with ThreadPoolExecutor(1) as thread:
         yield thread.submit(refresh, Settings(repository=url, versions="all"))

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from spikeserve.models.bundle import File
-from spikeserve.service.catalog.loaded import LoadedModel, Verified
+from spikeserve.service.catalog.loaded import LoadedModel, Verification
 from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.errors import LoadFailed, ModelNotFound
 from spikeserve.service.settings import Settings
@@ -70,7 +70,7 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
 ) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
-    def waiting(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
+    def waiting(name: str, version: int, settings: Settings, verified: Verification) -> LoadedModel:
         assert go_on.wait(timeout=60)
         return load(name, version, settings, verified)
 
@@ -153,7 +153,7 @@ async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_
 async def test_a_model_that_comes_later_leaves_it_ready(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
-    def waiting(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
+    def waiting(name: str, version: int, settings: Settings, verified: Verification) -> LoadedModel:
         assert name == "toy" or go_on.wait(timeout=60)
         return load(name, version, settings, verified)
 

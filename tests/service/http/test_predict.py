@@ -16,7 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
-from spikeserve.models.bundle import Golden
+from spikeserve.models.bundle import GoldenSamples
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -142,7 +142,7 @@ def test_spikes_that_no_value_gives_are_no_examples(tmp_path: Path) -> None:
     network = toy(Coding.RATE, 7)
     drawn = encode(np.array([[0.5, 0.5], [0, 0]], np.float32), network.spec, seed=1)
     result, _ = ReferenceEngine(network).run(drawn)
-    golden = Golden(drawn, result.spike_counts, result.readout)
+    golden = GoldenSamples(drawn, result.spike_counts, result.readout)
     ModelRepository(tmp_path).publish(replace(contents(network), golden=golden))
     with serving(tmp_path) as client:
         assert client.get("/models/toy/examples").json() == {"inputs": [[0, 0]]}

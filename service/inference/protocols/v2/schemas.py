@@ -237,7 +237,7 @@ class IndexEntry(TypedDict):
     reason: str
 
 
-class Controlled(TypedDict):
+class ControlAnswer(TypedDict):
     """The answer to a load or an unload."""
 
     name: str
