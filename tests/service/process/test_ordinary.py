@@ -5,6 +5,7 @@ Each conversation is held with both.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from spikeserve.service.process.connections import OrdinaryRequest, cancel_reque
 from spikeserve.service.process.server import Server as OurServer
 from tests.bundles import published
 from tests.service.asgi import until
+from tests.service.infer_requests import INFER, request
 from tests.service.one_way.model import DIGEST, KEY, NETWORKS, OWN, Ask, asks
 from tests.service.one_way.server import Server
 
@@ -57,7 +59,10 @@ class Pair:
     """Our server and uvicorn's, each with an event loop of its own."""
 
     def __init__(self, root: Path) -> None:
-        self.both = self.ours, self.plain = tuple(Server(root, plain=plain, api_keys=DIGEST) for plain in (False, True))
+        # Two requests fill a batch, and three samples of an image are too many values: of 12 pixels, at 4 steps, 144.
+        self.both = self.ours, self.plain = tuple(
+            Server(root, plain=plain, api_keys=DIGEST, max_batch=4, max_values=100) for plain in (False, True)
+        )
 
     def converse(self, *conversations: Sequence[bytes]) -> list[bytes]:
         """Hold conversations with both servers, all of them at once, and compare; return what was received."""
@@ -132,20 +137,25 @@ def post(body: bytes, *lines: bytes, path: bytes = b"/predict") -> bytes:
     return b"\r\n".join([*head, key, *lines, b"Content-Length: %d" % len(body), b"", body])
 
 
-BODY = b'{"inputs":[[1,0]]}'
+BODY, V2 = b'{"inputs":[[1,0]]}', INFER.encode()
+TENSORS = json.dumps(request([[1, 0], [0, 1]])).encode()
 
 
 @pytest.mark.parametrize(
-    ("body", "lines", "status"),
+    ("usual", "odd", "status"),
     [
-        (b'{"inputs":[[1,0]],"inputs":[[1,0]]}', (), 400),
-        (b'{"inputs":[[1,0]],"return":["spikes_per_node"]}', (), 200),
-        (BODY, (b"Accept: a", b"Accept: b"), 200),  # a name that is there twice
+        (post(BODY), post(b'{"inputs":[[1,0]],"inputs":[[1,0]]}'), b"400"),
+        (post(BODY), post(b'{"inputs":[[1,0]],"return":["spikes_per_node"]}'), b"200"),
+        (post(BODY), post(BODY, b"Accept: a", b"Accept: b"), b"200"),  # a name that is there twice
+        (Ask("image").request(), Ask("image", samples=3).request(), b"413"),  # more values than the limits allow
+        (post(TENSORS, path=V2), post(TENSORS.replace(b", 0, 1", b""), path=V2), b"400"),  # fewer than their shape says
     ],
 )
-def test_what_is_odd_is_answered_alike(pair: Pair, body: bytes, lines: Sequence[bytes], status: int) -> None:
-    (received,) = pair.converse([post(body, *lines) + LAST])
-    assert int(received.split()[1]) == status
+def test_what_is_odd_is_answered_alike_behind_what_is_usual(
+    pair: Pair, usual: bytes, odd: bytes, status: bytes
+) -> None:
+    (received,) = pair.converse([3 * usual + odd + LAST])
+    assert re.findall(rb"HTTP/1.1 (...)", received) == [*[b"200"] * 3, status, b"200"]
 
 
 def test_a_connection_closes_once_it_was_idle_for_all_its_time(pair: Pair) -> None:
@@ -242,10 +252,14 @@ def test_a_failure_goes_the_full_way_for_each_request(pair: Pair, of: type, name
 
 
 @pytest.mark.parametrize("kind", ["charset", "gzip", "<f4", "<f8", "|u1", "<i4", "v2 FP64", "bytes UINT8"])
-def test_no_request_of_numbers_is_dear(pair: Pair, kind: str) -> None:
-    request = Ask(kind=kind, headers=(("Origin", OWN), ("X-Server-Timing", "1"))).request()
+def test_no_request_of_numbers_is_dear_nor_one_that_finds_a_batch_full(pair: Pair, kind: str) -> None:
+    request = Ask(kind=kind, samples=3, headers=(("Origin", OWN), ("X-Server-Timing", "1"))).request() + LAST
+
+    async def ask() -> list[bytes]:
+        return await asyncio.gather(*(converse(pair.ours, [request]) for _ in range(8)))
+
     with patch.object(Pipeline, "answer", _fail):  # so that the application could not answer it
-        assert pair.ours.run(converse(pair.ours, [request + LAST])).startswith(b"HTTP/1.1 200 ")
+        assert {answer[:13] for answer in pair.ours.run(ask())} == {b"HTTP/1.1 200 "}
 
 
 def _fail(*_: object) -> None:
