@@ -20,6 +20,7 @@ PLAN = Path(os.environ["REACH_LINES"])
 PLACES = frozenset(json.loads(PLAN.read_text()))
 tests: defaultdict[str, set[str]] = defaultdict(set)
 seconds: defaultdict[str, float] = defaultdict(float)
+failed = set[str]()
 
 
 @cache
@@ -44,11 +45,13 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Add up what each test takes."""
+    """Add up what each test takes, and take note of those that fail."""
     seconds[report.nodeid] += report.duration
+    failed.update([report.nodeid] * report.failed)
 
 
 def pytest_sessionfinish() -> None:
-    """Write what was found. The lines of an import are no test's."""
-    found = {place: sorted(names & seconds.keys(), key=seconds.__getitem__) for place, names in tests.items()}
+    """Write what was found, and by "" all tests that pass. The lines of an import are no test's."""
+    passed = sorted(seconds.keys() - failed, key=seconds.__getitem__)
+    found = {place: [test for test in passed if test in names] for place, names in tests.items()} | {"": passed}
     PLAN.with_suffix(".found").write_text(json.dumps(found))
