@@ -109,6 +109,12 @@ def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int) -> None
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize(("firing", "kind"), [(3, Currents), (4, torch.Tensor)])
+def test_spikes_are_followed_up_to_three_in_ten_inputs(firing: int, kind: type) -> None:
+    raster = torch.tensor([[[1.0] * firing + [0.0] * (10 - firing)]])
+    assert isinstance(connect(nn.Linear(10, 2), Spikes.of(raster)), kind)
+
+
 def test_a_plain_threshold_passes_no_gradient_through_spikes_but_a_readout_does() -> None:
     current = torch.ones(2, 1, 3, requires_grad=True)
     assert not dense(layer(current, 2, HardThreshold())).requires_grad

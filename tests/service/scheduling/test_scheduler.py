@@ -323,6 +323,12 @@ def test_few_large_states_share_a_run_and_many_small_ones() -> None:
     assert policy_of(True, Settings()).max_states(2**30) == 64
 
 
+def test_a_request_waits_two_milliseconds_in_all_while_another_run_goes_on_and_has_room() -> None:
+    policy = policy_of(True, Settings())
+    assert policy.delay(idle=False, full=False, waited=0.0005) == 0.0015
+    assert policy.delay(idle=True, full=False, waited=0) == policy.delay(idle=False, full=True, waited=0) == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "step"), [({"max_batch": 2}, 0.0), ({}, 8e-3)], ids=["by samples", "by the time that they take"]
 )
