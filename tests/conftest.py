@@ -5,6 +5,7 @@ import inspect
 import os
 import signal
 from collections.abc import Generator, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from httpx._transports import default
 from hypothesis import settings
 
 from spikeserve.models import door
@@ -35,6 +37,8 @@ settings.load_profile("ours")
 
 # By itself httpx gives an answer up after 5 s, which a busy machine may take to start a process that has to be asked.
 vars(inspect.signature(httpx.Client).parameters["timeout"].default).update(vars(httpx.Timeout(60)))
+# By itself each of its clients reads all certificates, which takes 10 ms.
+vars(default).update(create_ssl_context=cache(httpx.create_ssl_context))
 
 app.create_app = held.watch(app.create_app)  # before any test imports it
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any, NamedTuple
@@ -24,8 +25,7 @@ from tests.replicas import CLUSTER, NEEDS_HAPROXY, SERVE, proxied, replica
 from tests.serving import Process, running
 from tests.training.command_line import train_from_page, training_here
 
-pytest.importorskip("faery", reason="faery is not installed here: it is of the extra 'events'")
-pytestmark = pytest.mark.deep
+pytestmark = [pytest.mark.deep, pytest.mark.skipif(find_spec("faery") is None, reason="the extra 'events' has faery")]
 
 EVENTS = (ROOT / "docs/tutorials/events.md").read_text()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

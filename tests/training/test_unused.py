@@ -25,7 +25,7 @@ from tests.networks import toy
 
 # For each field another value than its default, for images and for sequences.
 VALUES = {
-    "seed": "3", "device": "cuda", "dataset": "mnist-5000", "file": "other.npz", "folder": "other", "download": "",
+    "seed": "3", "device": "cuda", "dataset": "events", "file": "other.npz", "folder": "other", "download": "",
     "test_share": "0.4", "validation_share": "0.4", "split_seed": "5", "low": "-7", "high": "99",
     "normalise": "standard",
     "window": "20000", "max_steps": "2", "sensor": "7", "downsample": "2",
@@ -39,7 +39,7 @@ VALUES = {
     "patience": "1", "precision": "bf16-mixed",
 }  # fmt: skip
 OF_FILE = {flag.text: flag for flag in FLAGS if flag.schema.get("file")}
-OTHERWISE = {"fire": "multiple"}
+OTHERWISE = {"fire": "multiple", "dataset": "digits"}
 # These say when a run may end, or what is done after it, which its fitted weights do not show.
 UNSEEN = {"patience"}
 OF_DATA = {"events", "digits"}  # runs that are tried with the flags of their data alone

@@ -22,7 +22,7 @@ if find_spec("ray") is not None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of this folder. What Ray warns of is in its own code."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.path.parent == Path(__file__).parent:
             item.add_marker("ray")
             item.add_marker(pytest.mark.filterwarnings(r"ignore:::ray\."))
 

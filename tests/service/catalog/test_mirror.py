@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,9 +24,10 @@ from spikeserve.service.catalog import mirror
 from spikeserve.service.catalog.mirror import LOOKED, RefreshResult, refresh, tell, update
 from spikeserve.service.settings import Settings
 from tests.bundles import contents
+from tests.forks import SERVICE, Fork
 from tests.networks import toy
 from tests.service.processes import children
-from tests.serving import ROOT, running, serving
+from tests.serving import running, serving
 from tests.storage import STORAGES, endless, files_at
 
 each_storage = pytest.mark.parametrize("url", STORAGES, indirect=True)  # the other tests have the first one
@@ -61,7 +61,7 @@ def ask(server: str) -> dict[str, Any]:
 
 def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str) -> None:
     assert str(cache_of(url).parent) == os.environ[CACHE]
-    with running(url, "--engine", "reference", "--poll-seconds", "0.5", "--workers", "2") as service:
+    with running(url, "--engine", "reference", "--poll-seconds", "2", "--workers", "2") as service:
         service.wait_for("model_ready")  # in the other worker
         first = ask(service.url)
         repository_at(url).publish(contents(toy(time_steps=2)))
@@ -203,10 +203,9 @@ def test_a_repository_that_cannot_be_copied_is_a_sentence(
 
 
 def test_a_server_without_any_copy_does_not_start(url: str) -> None:
-    command = [sys.executable, "-m", "spikeserve.service", "--port", "0", "--repository", f"{url}/nothing"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     said = f"spikeserve: repository: {url}/nothing holds no model, expected <name>/<version>/ with a bundle.json\n"
-    assert (ended.returncode, ended.stderr) == (2, said)
+    with Fork(SERVICE, ["--port", "0", "--repository", f"{url}/nothing"]) as ended:
+        assert (ended.wait(60), ended.stderr.read()) == (2, said)
 
 
 @contextmanager

@@ -51,17 +51,17 @@ async def test_reloads_under_200_requests_a_second_lose_none_and_mix_no_versions
             return answers
 
         asking = [asyncio.create_task(ask_on()) for _ in range(4)]
-        for version in range(2, 32):
+        for version in range(2, 12):
             await asyncio.to_thread(publish, repository, toy() if version % 2 else doubled())
             await client.loader.load("toy")
             loaded = version
         done.set()
         assert all([await each for each in asking])
-        assert await versions(client) == [(31, "ready")]
+        assert await versions(client) == [(11, "ready")]
         gc.collect()
         text = (await client.get("/metrics")).json
         assert {line for line in text.splitlines() if line.startswith("spikeserve_samples_total{")} == {
-            line for line in text.splitlines() if line.startswith('spikeserve_samples_total{model="toy",version="31"}')
+            line for line in text.splitlines() if line.startswith('spikeserve_samples_total{model="toy",version="11"}')
         }
 
 

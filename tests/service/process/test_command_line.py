@@ -28,6 +28,7 @@ from spikeserve.service.process.command_line import OTHER_THREADS, listen
 from spikeserve.service.process.server import FILE_THREADS, Listener, Loop
 from spikeserve.service.process.turns import TimedSelector
 from tests.bundles import publish
+from tests.forks import SERVICE, Fork
 from tests.networks import toy
 from tests.serving import ROOT, running, serving
 
@@ -69,19 +70,15 @@ def test_it_sends_answers_at_once() -> None:
 
 @of_any_engine
 def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path) -> None:
-    flags = ("--port", "0", "--repository", str(repository), "--workers", "2")
-    command = [sys.executable, "-m", "spikeserve.service", *flags]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with Fork(SERVICE, ("--port", "0", "--repository", str(repository), "--workers", "2")) as process:
         try:
-            assert process.stdout is not None
             url = f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
             process.stdout.close()  # as `| head -1` does
             asked = {"inputs": [[0, 1]]}
             while (status := httpx.post(f"{url}/predict", json=asked, timeout=60).status_code) != 200:
                 assert (status, process.poll()) == (503, None)  # it is still loading
             process.terminate()
-            assert process.stderr is not None
-            assert process.stderr.read() == b""
+            assert process.stderr.read() == ""
             assert process.wait(timeout=60) == 0
         finally:
             process.kill()

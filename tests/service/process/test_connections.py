@@ -207,7 +207,7 @@ def test_an_answer_that_nobody_reads_is_dropped_and_its_bytes_are_given_back(rep
     # The answer may take 9 MB of a budget of 10: there is room for another one once the first was dropped.
     # A second is enough for a busy server to read the body, which has to come in that time too.
     flags = ("--client-seconds", "1", "--max-body-bytes", "100000", "--max-pending-bytes", "10000000")
-    with running(repository, "--engine", "reference", *flags) as service:
+    with running(repository, "--engine", "event", *flags) as service:
         asked = predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER)
         for _ in range(2):
             with unread(urlsplit(service.url).port or 0, asked):

@@ -235,9 +235,9 @@ def test_it_waits_no_longer_than_it_may_and_says_so(repository: Path) -> None:
 
 
 def test_a_client_that_does_not_take_its_answer_keeps_it_no_longer_and_is_no_error(repository: Path) -> None:
-    with running(repository, "--shutdown-seconds", "1", "--request-timeout-ms", "240000") as service:
+    with running(repository, "--engine", "event", "--shutdown-seconds", "1") as service:
         address = urlsplit(service.url)
-        body = json.dumps({"inputs": [[0.3, 0.1]] * 300, "time_steps": 1000, "return": ["membrane"]}).encode()
+        body = json.dumps({"inputs": [[0.3, 0.1]] * 150, "time_steps": 1000, "return": ["membrane"]}).encode()
         # for an answer that no socket's buffers hold
         head = f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         with socket.create_connection((address.hostname, address.port), timeout=240) as connection:

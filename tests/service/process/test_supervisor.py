@@ -3,8 +3,6 @@
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -15,8 +13,8 @@ import pytest
 from spikeserve.service.process import control
 from spikeserve.service.process.control import Message, Peer
 from spikeserve.service.process.supervisor import BACK_OFF_SECONDS
+from tests.forks import Fork
 from tests.service.processes import until
-from tests.serving import ROOT
 
 # A supervisor of one worker, which does what `work` says and is sent SIGTERM once it replaces another.
 PROGRAM = """
@@ -43,10 +41,10 @@ sys.exit(Supervisor(1, {{}}, 1, work).run())
 
 def entries_of(program: str) -> list[dict[str, Any]]:
     """Run a program to its end, and return its log."""
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    with Fork(("-c", program), ()) as process:
+        entries = [json.loads(line) for line in process.stdout]
+        assert (process.wait(60), process.stderr.read()) == (0, "")
+    return entries
 
 
 @pytest.mark.parametrize(
@@ -79,9 +77,7 @@ def test_a_worker_that_dies_at_once_is_replaced_only_after_a_while() -> None:
 
 def test_a_signal_ends_it_while_it_waits_to_replace_a_worker() -> None:
     program = f"from spikeserve.service.process import supervisor; supervisor.BACK_OFF_SECONDS = 3600\n{PROGRAM}"
-    command = [sys.executable, "-c", program.format(first="os._exit(3)")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with Fork(("-c", program.format(first="os._exit(3)")), ()) as process:
         events = [json.loads(process.stdout.readline())["event"] for _ in range(2)]
         process.terminate()
         events += [json.loads(line)["event"] for line in process.stdout]

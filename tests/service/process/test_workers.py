@@ -29,8 +29,8 @@ HELD = """
 import os, sys, threading
 from pathlib import Path
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.process import control
-control.ALIVE_SECONDS, control.CHANGING_SECONDS = 2.0, 3.0
+from spikeserve.service.process import control, supervisor
+control.ALIVE_SECONDS, supervisor.ALIVE_SECONDS, supervisor.CHANGING_SECONDS = 2.0, 2.0, 3.0
 from spikeserve.service.process.command_line import main
 folder, load = Path(sys.argv.pop(1)), LoadedModel.load
 
