@@ -20,6 +20,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.plugins.grpc.methods import SERVICE
+from spikeserve.plugins.grpc.wire import delimited, varint
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Datatype
 from spikeserve.service.keys import new_key
 from tests.networks import network_of, task, toy
@@ -39,34 +40,21 @@ def stronger(network: Network) -> Network:
     return replace(network, tensors={name: 4 * each for name, each in network.tensors.items()})
 
 
-def image() -> Network:
-    """Return a network of an image of 2 × 2 × 3, whose values are normalised and some of which are drawn as spikes."""
-    return network_of(
-        [
-            {"type": "Flatten", "name": "flat"},
-            {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 3, "bias": False},
-            {"type": "LIF", "name": "out", "decay": 0.5},
-        ],
-        {"fc.weight": np.eye(3, 12).tolist()},
-        **task([2, 2, 3], 4, ["a", 'b"', "é"], low=-1, high=255, scale=0.25, out_of_range="clip"),
-    )
+def seen(weights: Any, *of_input: Any, **own: Any) -> Network:
+    """Return a network of two channels of 2 × 3, which four steps long are summed by these weights."""
+    layers: list[dict[str, Any]] = [
+        {"type": "Flatten", "name": "flat"},
+        {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 3, "bias": False},
+        {"type": "LIF", "name": "out", "decay": 0.5},
+    ]
+    return network_of(layers, {"fc.weight": weights}, **task([2, 2, 3], 4, *of_input, **own))
 
 
-def camera() -> Network:
-    """Return a network of the events of a camera of 3 × 2 pixels, on and off, each of which is half a current."""
-    return network_of(
-        [
-            {"type": "Flatten", "name": "flat"},
-            {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 3, "bias": False},
-            {"type": "LIF", "name": "out", "decay": 0.5},
-        ],
-        {"fc.weight": (np.arange(36).reshape(3, 12) / 8).tolist()},
-        **task([2, 2, 3], 4, "abc", "spikes", scale=0.5),
-    )
-
-
-OF_SPIKES = {"pairs": pairs(), "camera": camera()}
-OF_VALUES = {"toy": toy(), "rate": toy(Coding.RATE), "late": toy(Coding.LATENCY, time_steps=5), "image": image()}
+# Values that are normalised, some of which are drawn as spikes; and events, on and off, each of half a current.
+IMAGE = seen(np.eye(3, 12).tolist(), ["a", 'b"', "é"], low=-1, high=255, scale=0.25, out_of_range="clip")
+CAMERA = seen((np.arange(36).reshape(3, 12) / 8).tolist(), "abc", "spikes", scale=0.5)
+OF_SPIKES = {"pairs": pairs(), "camera": CAMERA}
+OF_VALUES = {"toy": toy(), "rate": toy(Coding.RATE), "late": toy(Coding.LATENCY, time_steps=5), "image": IMAGE}
 NETWORKS = {name: (each, stronger(each)) for name, each in (OF_VALUES | OF_SPIKES).items()}  # by the version's weights
 OF_NUMBERS = ["json", "charset", "untyped", "gzip", "<f4", "<f8", "|u1", "<i4"]
 DATATYPES = ["FP32", "FP64", "UINT8"] * 2 + sorted(set(Datatype) - {Datatype.BYTES, Datatype.FP16})
@@ -123,6 +111,7 @@ class Ask:
     faults: tuple[str, ...] = ()
     id: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    odd: tuple[tuple[str, float, bytes], ...] = ()  # what else is written, by its kind and where, and nobody expects
 
     @property
     def is_call(self) -> bool:
@@ -188,19 +177,41 @@ class Ask:
         values, version = self._broken(self.values), str(self.version or "")
         name = "nobody" if "model" in self.faults else self.name
         own = {"model_version": version, "id": self.id, "parameters": self.parameters}
-        return infer_request(values, name, datatype, raw=way == "raw", **own).SerializeToString()
+        return self._with_odd(b"", infer_request(values, name, datatype, raw=way == "raw", **own).SerializeToString())[
+            1
+        ]
+
+    @property
+    def metadata(self) -> list[tuple[str, str]]:
+        """What it says beside its message."""
+        return [(name.lower(), value) for name, value in self._headers.items()]
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        own = {"X-Request-ID": self.id} if self.id else {}
+        own |= {"Authorization": f"Bearer {KEY}"} | dict(self.headers) | self.broken_headers
+        return {name: own[name] for name in own if name != "Authorization" or "no key" not in self.faults}
 
     def request(self) -> bytes:
         """Write it as a request of HTTP."""
         kind, body, query = self._body()
-        own = {"X-Request-ID": self.id} if self.id else {}
-        own |= {"Authorization": f"Bearer {KEY}"} | kind | dict(self.headers) | self.broken_headers
-        if "no key" in self.faults:
-            own.pop("Authorization")
         query = MANY if "fields" in self.faults else query
         lines = [f"POST {self.path}{'?' * bool(query)}{query} HTTP/1.1", "Host: test"]
-        lines += [f"{name}: {value}" for name, value in own.items()]
-        return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+        lines += [f"{name}: {value}" for name, value in (kind | self._headers).items()]
+        head, body = self._with_odd("\r\n".join(lines).encode(), body)
+        return head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    def _with_odd(self, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        for what, place, text in self.odd:
+            numbers = list(re.finditer(rb"[0-9][0-9.]*", body)) if what == "number" else []
+            start = stop = round(len(body) * place)
+            if numbers:
+                start, stop = numbers[round(place * (len(numbers) - 1))].span()
+            if what == "header":  # before its own ones, or behind them
+                head = head.replace(b"\r\n", b"\r\n" + text + b"\r\n", 1) if place < 0.5 else head + b"\r\n" + text
+            else:
+                body = body[:start] + text + body[stop + (what == "in place") :]
+        return head, body
 
     @property
     def broken_headers(self) -> dict[str, str]:
@@ -258,11 +269,11 @@ def faults_of(kind: str) -> list[str]:
 
 
 @st.composite
-def asks(draw: st.DrawFn, *, calls: bool, http: bool = True) -> Ask:
+def asks(draw: st.DrawFn) -> Ask:
     """Return a request of HTTP or a call of gRPC, one in four with faults."""
     name = draw(st.sampled_from(list(NETWORKS)))
-    kinds = [*OF_NUMBERS, *OF_TENSORS, *{"pairs": 2 * OF_EVENTS, "camera": 3 * OF_EVENTS[:1]}.get(name, [])]
-    kind = draw(st.sampled_from((kinds + 3 * USUAL[:-2]) * http + (OF_CALLS + USUAL[-2:]) * calls))
+    kinds = [*OF_NUMBERS, *OF_TENSORS, *{"pairs": 2 * OF_EVENTS, "camera": 3 * OF_EVENTS[:1]}.get(name, []), *OF_CALLS]
+    kind = draw(st.sampled_from(kinds + 3 * USUAL))
     ask = Ask(name, draw(st.sampled_from([None, None, 1, 2])), kind, draw(st.integers(1, 3)), draw(st.integers(0, 99)))
     if name == "toy" and not ask.is_v2 and ask.version is None and draw(st.booleans()):
         ask = replace(ask, version=0)
@@ -277,6 +288,47 @@ def asks(draw: st.DrawFn, *, calls: bool, http: bool = True) -> Ask:
         id=draw(st.sampled_from(["", "", "own.1", "own-2"])),
         headers=() if ask.is_call else tuple(headers),
     )
+
+
+ODD = "0 1 0.5 1.0 -0 -0.0 10 11 1e0 1E-3 2.5e+0 01 1. .5 +1 NaN Infinity -Infinity true [] 1e400 92233720368547758080"
+NUMBERS = st.one_of(
+    st.sampled_from([*ODD.split(), '"1"', "9" * 30, "0." + "9" * 30, "1" + "0" * 400, "0." + "0" * 30 + "1"]),
+    st.floats(0, 10, width=32).map(repr),
+    st.floats(-300, 300).map(repr),
+    st.integers(0, 255).map(str),
+    st.decimals(0, 10, places=20).map(str),
+)
+ODD_HEADERS = (
+    b"Connection: keep-alive|X-Request-ID: odd id!|X-Request-Timeout-Ms: 0900|Inference-Header-Content-Length: 1"
+    b"|X-Request-Timeout-Ms: +900|Content-Encoding: identity|content-type: application/json |Authorization: Bearer none"
+    b"|Accept: a|Accept: b"
+).split(b"|")
+ODD_BYTES = st.sampled_from([b"", b",", b"]", b"[", b'"', b"\xff", b"0", b" ", b"\n", b"\t \r\n", b"\f"])
+TWICE = [b'{"inputs":[[1,0]],', b'{"return":["spikes_per_node"],']  # for the beginning of a body, one in its place
+OUTPUTS = [["label"], ["probabilities", "spike_counts"], ["values"], ["steps_used"], ["no"], ["label"] * 2]
+FIELDS = [
+    varint(9 << 3) + b"\x01",  # unknown
+    delimited(7, b"\x00" * 8),  # raw contents once more
+    delimited(5, b""),  # an input more
+    varint(5 << 3) + b"\x05",  # the inputs as a number
+    varint(7 << 3 | 5) + b"\x00" * 4,  # the raw contents as a float
+    varint(1 << 3 | 3),  # a group
+    delimited(1, b"toy"),
+    *(b"".join(delimited(6, delimited(1, name.encode())) for name in names) for names in OUTPUTS),
+]
+PLACES = st.one_of(st.sampled_from([0.0, 1.0, 1.0]), st.floats(0, 1))
+
+
+@st.composite
+def odd_asks(draw: st.DrawFn) -> Ask:
+    """Return a request with another number, byte or header in it, or a call with another byte or field."""
+    ask = draw(asks())
+    of_http = {"number": NUMBERS.map(str.encode), "byte": ODD_BYTES, "in place": ODD_BYTES | st.sampled_from(TWICE)}
+    of_http["header"] = st.sampled_from(ODD_HEADERS)
+    of_calls = {"byte": st.sampled_from(FIELDS), "in place": st.binary(max_size=1)}
+    texts = of_calls if ask.is_call else of_http
+    whats = draw(st.lists(st.sampled_from(list(texts)), min_size=1, max_size=2))
+    return replace(ask, odd=tuple((what, draw(PLACES), draw(texts[what])) for what in whats))
 
 
 @cache

@@ -8,49 +8,52 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Coroutine, Sequence, Sized
-from itertools import pairwise, zip_longest
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
-import httptools
 import httpx
 import uvicorn
 
+from spikeserve.plugins.grpc.call import CODES
+from spikeserve.plugins.grpc.protocol import PROTOCOL
 from spikeserve.service.app import create_app
-from spikeserve.service.process.server import Loop
+from spikeserve.service.process.server import Loop, Running
 from spikeserve.service.process.server import Server as OurServer
 from spikeserve.service.settings import with_protocols
+from spikeserve.service.telemetry.metrics.families import Value
 from tests.inside import Inside
 from tests.plugins.grpc.rpc import free_port
 from tests.service.asgi import until
-from tests.service.one_way.model import GRPC, KEY, Ask
+from tests.service.one_way.model import GRPC, Ask
 from tests.service.telemetry.test_tracing import Collector, attributes
 
-COUNTED = "http_requests_total|model_requests_total|samples_total|requests_shed_total|requests_expired_total"
+# What differs between two servers, or two moments: the date, ids that clients did not give, and times.
+DIFFERS = re.compile(rb"date: [^\r]*|x-request-id: [0-9a-f]{32}|request [0-9a-f]{32}|server-timing: [^\r]*")
+STATUSES = {code: status for status, code in CODES.items()} | {grpc.StatusCode.OK: 200}
+COUNTED = (
+    *("http_requests", "http_request_seconds", "model_requests", "model_request_seconds", "samples", "steps_saved"),
+    *(
+        "requests_shed",
+        "requests_expired",
+        "connections_refused",
+        "layer_spikes",
+        "layer_neuron_steps",
+        "encode_seconds",
+    ),
+    *("request_synaptic_operations", "dense_synaptic_operations"),
+)
 
 
-class Answers:
-    """Reads the answers of one connection."""
+class Answer(NamedTuple):
+    """What was received without what differs, and its parts; the headers of a call are its trailing metadata."""
 
-    def __init__(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
-        self.whole: list[httpx.Response] = []
-
-    def on_message_begin(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.body = b""
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
-
-    def on_body(self, part: bytes) -> None:
-        self.body += part
-
-    def on_message_complete(self) -> None:
-        status = self.parser.get_status_code()
-        if status != 100:
-            self.whole.append(httpx.Response(status, headers=self.headers, content=self.body))
+    received: bytes
+    status: int
+    headers: dict[str, str]
+    content: bytes
 
 
 class Log(io.StringIO):
@@ -74,20 +77,19 @@ class Log(io.StringIO):
 
 
 class Server:
-    """Our server of an app with gRPC or, if it is `plain`, uvicorn's own."""
+    """Our server of an app or, if it is `plain`, uvicorn's own, where calls of gRPC go the full way as well."""
 
     def __init__(
-        self, root: Path, collector: Collector | None = None, log: Log | None = None, *, plain: bool, **settings: Any
+        self, root: Path, *, plain: bool, log: Log | None = None, collector: Collector | None = None, **settings: Any
     ) -> None:
-        self.grpc_port = 0 if plain else free_port()
+        self.grpc_port, self.log, self.collector = free_port(), log or Log(), collector
         values: dict[str, Any] = {"repository": root, "grpc_port": self.grpc_port, **settings}
         configured = with_protocols()(engine="event", default_model="toy", **values)
-        self.log = log or Log()
         self.app = create_app(configured)
         self.inside = Inside(self.app)
         self.services = self.inside.services
-        self.plain, self.collector = plain, collector
         self.ready: dict[str, dict[int, int]] = {}  # by name and version, the weights
+        self.protocols: list[Running] = []
         self.server: uvicorn.Server
         if plain:
             config = uvicorn.Config(
@@ -96,8 +98,8 @@ class Server:
             self.server, self.runner = uvicorn.Server(config), asyncio.Runner()
         else:
             self.server = ours = OurServer(self.app, configured)
+            self.protocols, self.tick = ours.protocols, ours.tick
             self.runner = asyncio.Runner(loop_factory=lambda: Loop(ours.selector))
-        self.server.config.timeout_keep_alive = 600  # a busy machine takes long from one step to the next
         self.run(self._start())
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -113,18 +115,9 @@ class Server:
         while not self.services.readiness.first_load_over:
             await self.services.loader.loads_over()
             await asyncio.sleep(0)
-        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        if not self.plain:
-            self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}")
-
-    def reset(self) -> None:
-        """Forget what a test that failed left behind."""
-        self.services.catalog.draining = False
-        self.services.catalog.changes += 1  # so that no head or frame is known
-        self.log.take()
-        self.spans()
-        while self.idle:
-            self.idle.pop()[1].close()
+        if not self.protocols:
+            self.protocols.append(await PROTOCOL.start(self.services, None, self.address[0], self.grpc_port))
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}")
 
     def close(self) -> None:
         """Stop it, and the event loop."""
@@ -132,86 +125,77 @@ class Server:
         self.runner.close()
 
     async def _stop(self) -> None:
-        if isinstance(self.server, OurServer) and self.server.protocols:
-            await self.channel.close()
-            await self.server.protocols.pop().stop()
-            del self.channel  # else gRPC's library keeps its sockets
-        for _, writer in self.idle:
-            writer.close()
+        await self.channel.close()
+        await self.protocols.pop().stop()
+        del self.channel  # else gRPC's library keeps its sockets
         self.server.should_exit = True
         await self.serving
         self.listener.close()
 
-    async def answers(self, asks: Sequence[Ask], cuts: Sequence[float], *, ahead: bool) -> list[Any]:
+    async def answers(self, asks: Sequence[Ask], cuts: Sequence[float] = (), *, ahead: bool = False) -> list[Answer]:
         """Ask all at once, or one ahead of the answer to the other on one connection; return the answers in order.
 
         Requests are cut at these places, and calls are at the same moment, or one after the other.
         """
-        answers: dict[int, Any] = {}
-        calls = [number for number, ask in enumerate(asks) if ask.is_call]
+        answers: dict[int, Answer] = {}
         streams: list[list[int]] = [[]]
+        calls = [number for number, ask in enumerate(asks) if ask.is_call]
         for number in sorted(set(range(len(asks))) - set(calls)):
             streams[-1].append(number)
             if not ahead or ("Connection", "close") in asks[number].headers:
                 streams.append([])
-        streams = [stream for stream in streams if stream]
-        while len(self.idle) < len(streams):
-            self.idle.append(await asyncio.open_connection(*self.address))
-        connections = [self.idle.pop() for _ in streams]
+        connections = [await self.connect() for _ in streams]
 
-        async def call() -> None:
-            for group in [[number] for number in calls] if ahead else [calls]:
-                of_group = await asyncio.gather(*(self._call(asks[number]) for number in group))
-                answers.update(zip(group, of_group, strict=True))
+        async def stream(numbers: list[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            content = b"".join(asks[number].request() for number in numbers)
+            places = [0, *sorted(int(len(content) * cut) for cut in cuts), len(content)]
+            for start, stop in pairwise(places):
+                writer.write(content[start:stop])
+                for _ in range(3 * (len(cuts) > 0)):
+                    await asyncio.sleep(0)
+            for number in numbers:
+                answers[number] = answer = await receive(reader)
+            if numbers and answer.headers.get("connection") == "close":
+                assert await reader.read() == b""
+            writer.close()
+
+        async def call(numbers: Sequence[int]) -> None:
+            of_calls = await asyncio.gather(*(self.call(asks[number]) for number in numbers))
+            answers.update(zip(numbers, of_calls, strict=True))
+
+        async def one_after_the_other() -> None:
+            for number in calls:
+                await call([number])
 
         async def count() -> None:
             while True:
                 self.log.iteration += 1
                 await asyncio.sleep(0)
 
-        calling, counting = asyncio.create_task(call()), asyncio.create_task(count())
-        pieces = [_pieces(b"".join(asks[number].request() for number in stream), cuts) for stream in streams]
-        for parts in zip_longest(*pieces, fillvalue=b""):
-            for (_, writer), part in zip(connections, parts, strict=True):
-                writer.write(part)
-            for _ in range(3 * (len(cuts) > 0)):
-                await asyncio.sleep(0)
-        for connection, stream in zip(connections, streams, strict=True):
-            answers.update(zip(stream, await self._received(connection, len(stream)), strict=True))
-        await calling
+        counting = asyncio.create_task(count())
+        calling = one_after_the_other() if ahead else call(calls)
+        async with asyncio.timeout(60):
+            await asyncio.gather(calling, *(stream(each, *of) for each, of in zip(streams, connections, strict=True)))
         counting.cancel()
         await until(lambda: not self.inside.held)
         return [answers[number] for number in range(len(asks))]
 
-    async def _received(self, connection: Any, count: int) -> list[httpx.Response]:
-        reader, writer = connection
-        answers = Answers()
-        async with asyncio.timeout(60):
-            while len(answers.whole) < count:
-                data = await reader.read(2**16)
-                assert data, f"{count} requests have {len(answers.whole)} answers: {answers.whole}"
-                answers.parser.feed_data(data)
-        if answers.whole[-1].headers.get("connection") == "close":
-            assert await reader.read() == b""
-            writer.close()
-        else:
-            self.idle.append(connection)
-        return answers.whole
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection."""
+        return await asyncio.open_connection(*self.address)
 
-    async def _call(self, ask: Ask) -> Any:
-        headers = {"Authorization": f"Bearer {KEY}"} | ask.broken_headers
-        metadata = [
-            (name.lower(), each)
-            for name, each in headers.items()
-            if name != "Authorization" or "no key" not in ask.faults
-        ]
-        metadata += [("x-request-id", ask.id)] if ask.id else []
-        call = self.channel.unary_unary(GRPC)(ask.message(), metadata=metadata, timeout=60)
-        try:
-            content = await call
-        except grpc.aio.AioRpcError as error:
-            return error
-        return content, await call.trailing_metadata()
+    def begin(self, ask: Ask) -> Any:
+        """Begin a call."""
+        return self.channel.unary_unary(GRPC)(ask.message(), metadata=ask.metadata, timeout=60)
+
+    async def call(self, ask: Ask) -> Answer:
+        """Call."""
+        asked, message = self.begin(ask), b""
+        with suppress(grpc.aio.AioRpcError):
+            message = await asked
+        code, sentence, headers = await asked.code(), await asked.details(), dict(await asked.trailing_metadata())
+        received = f"{code} {sentence} {[*headers]} ".encode() + message
+        return Answer(DIFFERS.sub(b"", received), STATUSES[code], headers, message or sentence.encode())
 
     def spans(self) -> Counter[tuple[str, int]]:
         """Return the requests' spans that came to the collector since, by their name and status."""
@@ -235,13 +219,25 @@ class Server:
                         sizes[of] = max(sizes[of], len(value))
         return sizes
 
-    def counts(self, names: str = COUNTED) -> Counter[str]:
-        """Return the counts of its metrics of these names."""
-        text = self.run(self.services.control.exposition()).decode()
-        found = re.findall(rf"^spikeserve_((?:{names}).*) (\S+)$", text, re.MULTILINE)
-        return Counter({name: round(float(value)) for name, value in found})
+    def counts(self) -> Counter[tuple[str, ...]]:
+        """Return the counts of its metrics of requests, by their names and labels."""
+        metrics, counts = self.services.metrics, Counter[tuple[str, ...]]()
+        metrics.settle()
+        for family in (each for of in (metrics.models, metrics.requests, metrics.queues) for each in of.families):
+            name = family.metric.args[0].removeprefix("spikeserve_")  # type: ignore[attr-defined]  # of a partial
+            for labels, count in family.counts.items() if name.startswith(COUNTED) else ():
+                counts[name, *labels] = round(count.value) if isinstance(count, Value) else sum(count.counts)
+                counts[name, *labels, "sum"] = 0 if isinstance(count, Value) or "seconds" in name else round(count.sum)
+        return counts
 
 
-def _pieces(content: bytes, cuts: Sequence[float]) -> list[bytes]:
-    places = [0, *sorted(int(len(content) * cut) for cut in cuts), len(content)]
-    return [content[start:stop] for start, stop in pairwise(places)]
+async def receive(reader: asyncio.StreamReader) -> Answer:
+    """Read an answer of HTTP, and the line before it that asks for the body, where it comes."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 100 "):
+        answer = await receive(reader)
+        return answer._replace(received=head + answer.received)
+    lines = [(name.decode(), value.decode()) for name, value in re.findall(rb"([^\r\n:]+): ([^\r]*)\r\n", head)]
+    headers = httpx.Headers(lines)
+    content = await reader.readexactly(int(headers["content-length"]))
+    return Answer(DIFFERS.sub(b"", head + content), int(head[9:12]), dict(headers), content)

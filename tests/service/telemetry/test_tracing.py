@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -62,18 +63,26 @@ class Collector:
         ]  # fmt: skip
 
 
-@pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """A collector to which the servers of a test send their spans."""
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """Run a collector to which the servers that start meanwhile send their spans."""
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra 'otel' is not installed here")
-    collecting = Collector()
-    monkeypatch.setenv(ENDPOINT, collecting.url)
-    thread = Thread(target=collecting.server.serve_forever, kwargs={"poll_interval": 0.01})
+    collector = Collector()
+    thread = Thread(target=collector.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield collecting
-    collecting.server.shutdown()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(ENDPOINT, collector.url)
+        yield collector
+    collector.server.shutdown()
     thread.join()
-    collecting.server.server_close()
+    collector.server.server_close()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector to which the servers of a test send their spans."""
+    with collecting() as collector:
+        yield collector
 
 
 def attributes(span: Any) -> dict[str, Any]:
