@@ -76,10 +76,8 @@ def check_engine(settings: Settings) -> None:
     if settings.device != "cpu":
         check(chosen(settings), settings.device)
     engine = ENGINES[chosen(settings)]
-    if engine.missing:
-        return
     try:
-        for library in engine.needs:
+        for library in () if engine.missing else engine.needs:
             import_module(library)
     except (ImportError, OSError, MemoryError) as error:
         why = str(error) or type(error).__name__

@@ -65,7 +65,7 @@ class LoadProcesses:
     def fork(self) -> None:
         """Fork the server of this process, which has imported what it needs; see `ForkServer.fork`."""
         # Libraries of others have threads, or devices that no fork can use; meanwhile, they are not imported yet.
-        if self.engine == "event" or self.compiler:
+        if self.engine in ("event", "reference") or self.compiler:
             self.server.fork()
 
     async def verify(self, name: str, version: int) -> Verification:

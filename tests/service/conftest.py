@@ -67,7 +67,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reference_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each server of a test run the reference engine: with it one starts in half the time of the default."""
+    """Have each server of a test run the reference engine: a new Python starts with it in half the time."""
     monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}ENGINE", "reference")
 
 

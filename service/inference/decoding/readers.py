@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from numpy.typing import NDArray
 
+from spikeserve.models.bundle.bundle import Manifest
 from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.engines.declared import ENGINES
 from spikeserve.models.errors import InvalidInput
@@ -54,14 +55,13 @@ def readers_of(model: LoadedModel) -> Readers:
 def _make(model: LoadedModel) -> Readers:
     """Make a model's readers; none where no request is small, or its engine compiles no kernels."""
     task = model.spec
-    if model.engine.name != "event" or (task.coding.per_step and task.coding is not Coding.SPIKES):
+    can_be_read = not task.coding.per_step or task.coding is Coding.SPIKES
+    if model.engine.name != "event" or not can_be_read or not model.cost.is_small(1, 1):
         return Readers()
     from spikeserve.service.inference.decoding.json_events import EventReader  # here, since Numba may not be installed
     from spikeserve.service.inference.decoding.rows import RowReader, compile_reader
 
     compile_reader()
-    if not model.cost.is_small(1, 1):
-        return Readers()
     if task.coding is not Coding.SPIKES:
         return Readers(rows=RowReader(task))
     return Readers(events=partial(EventReader, task) if EventCoder(task).current is not None else None)
@@ -72,6 +72,7 @@ def prepare(engine: str) -> None:
 
     The process that forks those in which versions are verified begins with this.
     """
+    Manifest.model_rebuild()  # here, and not in each process
     with suppress(ImportError, InvalidInput):  # the processes say so in a sentence, or run another engine
         ENGINES[engine].load()
         if engine == "event":
