@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
+from spikeserve.models.door import quick_imports
 from spikeserve.models.errors import InvalidInput
 
 
@@ -19,18 +19,11 @@ def main(arguments: Sequence[str]) -> int:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
-    gc.disable()  # what is imported stays: to look for garbage in it takes a sixth of the time
-    # FastAPI's models of an OpenAPI document alone take a tenth of the start: models are built when they are used.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")  # to find them, all installed packages are read
-    from pydantic import BaseModel
-
-    BaseModel.model_config["defer_build"] = True
     try:
-        from spikeserve.service.process.command_line import main as run
+        with quick_imports():
+            from spikeserve.service.process.command_line import main as run
     except InvalidInput as error:  # of a plugin
         sys.exit(f"spikeserve: {error}")
-    gc.freeze()
-    gc.enable()
     return run(arguments)
 
 

@@ -68,7 +68,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             extra = plugin.extra
             if extra and plugin.missing:
                 raise ModuleNotFoundError(name=plugin.missing[0])  # noqa: TRY301
-            return int(plugin.load()(rest) or 0)
+            with door.quick_imports():
+                command = plugin.load()
+            return int(command(rest) or 0)
         known = [*COMMANDS, *door.of_kind("command", COMMANDS)]
         near = [f"did you mean '{each}'?" for each in get_close_matches(name, known, 1)]
         return _refused(f"'{name}' is no command, {(near or ['expected one of ' + ', '.join(known)])[0]}", USAGE)

@@ -20,7 +20,6 @@ from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.engines.declared import ENGINES
 from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.recordings.files import file_format
-from spikeserve.plugins.local.stream import CHUNK, answer_stream
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, Misconfigured, TooLarge
 from spikeserve.service.inference.decoding.media import JSON, MAGIC, NPY, RECORDS
@@ -29,7 +28,7 @@ from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import Options, read_options
 from spikeserve.service.inference.sessions.messages import StreamOptions
-from spikeserve.service.local.arrays import event_records, parts
+from spikeserve.service.local.arrays import CHUNK, event_records, parts
 from spikeserve.service.local.model import answer, loaded, read_bundle, samples_at_once
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
@@ -103,6 +102,8 @@ def _answer_all(
     write = partial(_write, numbers=count() if is_table else None)
     source: io.BufferedReader = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False), CHUNK)
     if stream := _of(options, "window_steps", "step_us"):
+        from spikeserve.plugins.local.stream import answer_stream  # here, since only a stream needs the sessions
+
         with _explained("input"):
             choices = StreamOptions.read(urlencode(stream | _of(options, "seed")).encode())
             answer_stream(model, choices, _messages(source, settings.max_body_bytes), write, settings)

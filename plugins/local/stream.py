@@ -16,10 +16,9 @@ from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
 from spikeserve.service.inference.sessions.table import Places, Sessions
+from spikeserve.service.local.arrays import CHUNK
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
-
-CHUNK = 2**16  # bytes that are read at once
 
 
 def answer_stream(

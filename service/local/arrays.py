@@ -18,6 +18,7 @@ from spikeserve.models.spec import Spec
 from spikeserve.service.errors import MalformedBody, TooLarge
 from spikeserve.service.inference.decoding.binary import MAX_HEADER_BYTES, WHERE, header_of, recorded
 
+CHUNK = 2**16  # bytes that are read at once
 HEAD_BYTES = MAX_HEADER_BYTES + 12  # that hold any header
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -79,6 +80,18 @@ def test_one_process_compiles_whoever_asks_and_all_see_when_it_is_done(folder: P
 def test_a_compiler_that_dies_is_followed_by_one_more() -> None:
     compiler = Compiler(stand_in("die"))
     assert not compiler.wait(Event())
+    assert compiler.started == 2
+    assert not compiling.is_compiling()
+
+
+def test_a_compiler_that_is_killed_while_it_compiles_is_followed_by_one_that_ends(folder: Path) -> None:
+    compiler = Compiler(stand_in("compile"))
+    compiler.begin()
+    until((folder / "begun").exists)
+    assert compiler.process is not None
+    os.kill(compiler.process, signal.SIGKILL)
+    (folder / "go").touch()
+    assert compiler.wait(Event())
     assert compiler.started == 2
     assert not compiling.is_compiling()
 
@@ -189,7 +202,8 @@ def test_the_kernels_are_made_of_as_many_functions_as_are_told() -> None:
     indices = (compiling.FOLDER / "__pycache__").glob("*.nbi")
     names = {index.name.rpartition("-")[0] for index in indices}  # <file>.<function>-<line>; some may be of the past
     sources = {source.stem: source.read_text() for source in compiling.FOLDER.glob("*.py")}
-    assert sum(f"def {function}(" in sources[file] for file, function in (n.split(".", 1) for n in names)) == FUNCTIONS
+    places = [(sources[file], function) for file, function in (name.split(".", 1) for name in names)]
+    assert sum(f"def {name}(" in text and f"@inlined\ndef {name}(" not in text for text, name in places) == FUNCTIONS
 
 
 TARGET = """

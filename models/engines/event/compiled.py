@@ -124,6 +124,16 @@ def borrowing(function: Callable[..., Any]) -> Callable[..., Any]:
     return inner(function, counted=False)
 
 
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that is called in one place, and compiled there as if its statements stood in that place.
+
+    All that LLVM would do for a function of its own, and do again in its caller, is done once. The caller's kind is its
+    own: it may make arrays if that is `inner`.
+    """
+    made: Callable[..., Any] = njit(inline="always")(function)
+    return made
+
+
 class Compiled:
     """A function that is compiled at its first use, or fetched from its cache."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.engines.event.compiled import borrowing, inner
+from spikeserve.models.engines.event.compiled import borrowing, inlined, inner
 from spikeserve.models.engines.event.connections import BUSY, GATHER, INTEGERS, NARROW, PANEL, PASS, SCATTER, SPARSE
 from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import (
@@ -113,7 +113,7 @@ def gather_doubles(
             gather_floats_in_doubles(sums, s + j, base, b + j, weight, w, width, width, index, value, k0, k1, grid)
 
 
-@borrowing
+@inlined
 def multiply(
     sums: Array, spikes: Array, rows: int, base: Array, weight: Array, size: int, units: int, integers: bool,
     grid: np.float32,
@@ -223,7 +223,7 @@ def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: i
                 row[np.uint64(receivers[w])] += weight[w]
 
 
-@borrowing
+@inlined
 def add_nothing(sums: Array, feed: Any, value: float, first: int, end: int) -> None:
     """Add a value times 0, which is NaN for infinities, to the outputs that have none of the weights."""
     nothing = value * np.float32(0)
@@ -236,7 +236,7 @@ def add_nothing(sums: Array, feed: Any, value: float, first: int, end: int) -> N
             sums[j] += nothing
 
 
-@inner
+@inlined
 def scatter_doubles(
     sums: Array, s: int, base: Array, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int
 ) -> None:
@@ -266,7 +266,7 @@ def scatter_doubles(
         row[i] = np.float32(totals[i] * grid)
 
 
-@inner
+@inlined
 def as_spikes(place: Array, value: Array, most: float) -> Array:
     """Return the places of events, each as often as its value says, as if it were so many spikes.
 
@@ -286,7 +286,7 @@ def as_spikes(place: Array, value: Array, most: float) -> Array:
     return spikes
 
 
-@borrowing
+@inlined
 def are_whole(value: Array, factor: float) -> bool:
     """Return whether all values times a power of two are whole numbers."""
     others = 0
@@ -296,7 +296,7 @@ def are_whole(value: Array, factor: float) -> bool:
     return others == 0
 
 
-@inner
+@inlined
 def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, rows: int, base: Array) -> None:
     """Do what `connect` does for events with values, or for a sum that has to be added up in float64."""
     integers, grid, none, units = feed.summed == INTEGERS, np.float32(feed.grid), np.int64(0), feed.fan_in
@@ -405,7 +405,7 @@ def busy(feed: Any, events: Any, first: int, rows: int) -> bool:
     return events.offset[first + rows] - events.offset[first] > BUSY * rows * feed.fan_in
 
 
-@borrowing
+@inlined
 def most_events(events: Any) -> int:
     """Return how many events a row has at most."""
     most = 0
@@ -414,7 +414,7 @@ def most_events(events: Any) -> int:
     return most
 
 
-@inner
+@inlined
 def room_for_spikes(feed: Any, events: Any, rows: int, at_once: int) -> Array:
     """Make the array that `connect` takes as `spikes` for `at_once` of the rows at a time; it is often empty."""
     if feed.summed == NARROW and feed.kind == SCATTER:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
+from spikeserve.models.engines.event.compiled import borrowing, inlined, inner, kernel
 from spikeserve.models.engines.event.currents import Array, aligned_floats
 from spikeserve.models.engines.event.table import CONCATENATE, MATMUL, MULTIPLY, Events
 from spikeserve.models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
@@ -80,7 +80,7 @@ def list_row(row: Array, index: Array, value: Array, count: int) -> Any:
     return count, others
 
 
-@borrowing
+@inlined
 def join_row(
     node: Any,
     signals: Array,
@@ -117,7 +117,7 @@ def join_row(
         multiply_matrices(node, to, dense, second, sums)
 
 
-@borrowing
+@inlined
 def multiply_matrices(node: Any, to: Array, left: Array, right: Array, sums: Array) -> None:
     """Multiply (heads, rows, inner) by (heads, inner, columns), at the places that `moves` has of them and of `to`.
 
@@ -201,7 +201,7 @@ def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> N
                 pooled[r, at] = largest if take_maximum else largest / divisors[at if divisors.size > 1 else 0]
 
 
-@borrowing
+@inlined
 def count_operations(
     index: Array, offset: Array, steps: int, cost: Array, totals: Array, samples: int, width: int
 ) -> None:
@@ -228,7 +228,7 @@ def fill_raster(index: Array, value: Array, offset: Array, elements: Array, rast
                 raster[step, first + sample, elements[index[k]]] = np.int32(value[k]) if value.size else 1
 
 
-@borrowing
+@inlined
 def scale_events(node: Any, run: Any, source: Any, events: Any, index: Array, value: Array, offset: Array) -> None:
     """Multiply events by the factor of their place, or of the step and it, or of all; what becomes 0 is no event."""
     count, factors = 0, floats_at(node.scale, node.scale_count)
@@ -248,7 +248,7 @@ def scale_events(node: Any, run: Any, source: Any, events: Any, index: Array, va
         offset[r + 1] = count
 
 
-@inner
+@inlined
 def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
     """Sort the events of each row by place. A row has `size` places, and at most one event at each."""
     present, by_place = aligned_floats(size), aligned_floats(size)
@@ -306,7 +306,7 @@ def spread(
     return ones
 
 
-@inner
+@inlined
 def delay_events(
     node: Any, run: Any, source: Any, events: Any, steps: int, most: int, index: Array, value: Array, offset: Array
 ) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from spikeserve.models.engines.base import BY_COUNT, BY_LEAD, BY_SPIKE
-from spikeserve.models.engines.event.compiled import addressed, borrowing, kernel
+from spikeserve.models.engines.event.compiled import addressed, borrowing, inlined, kernel
 from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, NO_FEED, PASS
 from spikeserve.models.engines.event.currents import (
     Array,
@@ -342,7 +342,7 @@ def pool(table: int, row: int, run_at: int) -> int:
     return 0
 
 
-@borrowing
+@inlined
 def pool_each_row(
     node: Any, windows: Any, source: Any, given_at: int, index: Array, value: Array, offset: Array
 ) -> None:
@@ -565,7 +565,7 @@ def read_out(table: int, row: int, run_at: int) -> int:
     return 0
 
 
-@borrowing
+@inlined
 def run_node(nodes: Array, row: int, run: Any, run_at: int) -> Any:
     """Run a node, and before it what makes the rows or events that it asks for; return why it did not run, or 0."""
     table, reason = address_of(nodes), np.int64(0)
@@ -580,7 +580,7 @@ def run_node(nodes: Array, row: int, run: Any, run_at: int) -> Any:
             return reason
 
 
-@borrowing
+@inlined
 def go_on_from(run: Any, first: int) -> None:
     """Let a sample whose state lies where the one before's does go on from what that has counted and read."""
     states, width = longs_at(run.given_states, EVERYTHING), run.classes
@@ -590,7 +590,7 @@ def go_on_from(run: Any, first: int) -> None:
             counts[width + j], reads[width + j] = counts[j], reads[j]
 
 
-@borrowing
+@inlined
 def begin_look(nodes: Array, run: Any) -> None:
     """Let a group's samples go on up to the next look, or begin."""
     arriving, first, step = signals_at(run.signals, EVERYTHING)[0], run.first, run.done
@@ -616,7 +616,7 @@ def begin_look(nodes: Array, run: Any) -> None:
     arriving.size, arriving.rows, arriving.trace, arriving.feed = nodes[0].size, 0, 0, -1
 
 
-@borrowing
+@inlined
 def is_sure(run: Any, is_mean: bool, remaining: int) -> bool:
     """Return whether the only sample of a group ends before the steps that remain, by the rule `run.ends`.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spikeserve.models.coding import EventCoder, EventInputs, Inputs, join_inputs
-from spikeserve.models.engines.event.compiled import Kernel, borrowing
+from spikeserve.models.engines.event.compiled import Kernel, borrowing, inlined
 from spikeserve.models.spec import Spec
 from spikeserve.service.inference.decoding.binning import ODD
 
@@ -46,7 +46,7 @@ def _skip(text: Any, i: Any, expected: Any) -> Any:
     return after_space(text, i + 1) if i < text.size and text[i] == expected else ODD
 
 
-@borrowing
+@inlined
 def _name(text: Any, i: Any) -> Any:
     """Return the number of the list whose name begins at text[i], and where what follows its colon begins, or ODD."""
     if i < 0 or i + 6 >= text.size or text[i] != _QUOTE:
@@ -67,7 +67,7 @@ def _name(text: Any, i: Any) -> Any:
     return field, _skip(text, i + 3, _COLON)
 
 
-@borrowing
+@inlined
 def _list(text: Any, i: Any, limit: Any, values: Any) -> Any:
     """Read a list of integers below `limit` to `values`; return how many, and where what follows begins, or ODD."""
     i, count = _skip(text, i, _OPEN), 0
@@ -89,7 +89,7 @@ def _list(text: Any, i: Any, limit: Any, values: Any) -> Any:
     return 0, ODD
 
 
-@borrowing
+@inlined
 def _sort(unit: Any, offset: Any) -> Any:
     """Sort the units of each row, those from offset[r] to offset[r + 1], each once; return how many, or ODD."""
     end, kept, left = 0, 0, MOVES * unit.size

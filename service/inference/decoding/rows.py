@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from spikeserve.models.coding import Inputs, encode_currents
-from spikeserve.models.engines.event.compiled import Kernel, borrowing
+from spikeserve.models.engines.event.compiled import Kernel, borrowing, inlined
 from spikeserve.models.spec import OutOfRange, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.inference.decoding.binning import ODD, compile_binning
@@ -58,7 +58,7 @@ def _product(a: Any, b: Any) -> Any:
     return a_high * b_high + (middle >> np.uint64(32)) + (other >> np.uint64(32)), a * b
 
 
-@borrowing
+@inlined
 def _rounded(digits: Any, power: Any) -> Any:
     """Return digits * 10**power as the nearest double; NaN where that is not known without more digits.
 

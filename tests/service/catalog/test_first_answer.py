@@ -1,6 +1,7 @@
 """The first answers on a machine: another engine gives them, to the same bits, until kernels are compiled."""
 
 import fcntl
+import gc
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,12 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.local.__main__ import main
 from spikeserve.service.catalog.engine_choice import meanwhile
-from spikeserve.service.inference.decoding.readers import prepare
+from spikeserve.service.inference.decoding.readers import prepare, readers_of
 from spikeserve.service.local.model import loaded, read_bundle
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 from tests.bundles import contents, publish
+from tests.inside import Inside
 from tests.networks import network_of, task
 from tests.service.sessions.conftest import INFER, ONE, pairs
 from tests.serving import ROOT, Process, serving
@@ -133,6 +136,34 @@ def test_answers_sessions_and_sequences_are_the_same_before_during_and_after_the
         assert set(engines) == {"onnx", "event"}
         (status,) = client.get("/models/pairs").json()["versions"]
         assert status == {"version": 1, "state": "ready", "engine": "event"}
+
+
+def test_once_the_event_engine_has_taken_over_the_other_is_gone_and_requests_are_read_by_kernels(
+    first_start: FirstStart, root: Path
+) -> None:
+    with serving(root) as client:
+        inside = Inside(client.app)
+        engine = weakref.ref(inside.model().engine)
+        first_start.over()
+        while predicted(client) != "event":
+            pass
+        assert readers_of(inside.model()).events  # of small requests, which onnx has none for
+        gc.collect()
+        assert engine() is None
+
+
+def test_a_version_that_cannot_be_loaded_again_goes_on_by_the_other_engine_and_waits_for_nothing(
+    first_start: FirstStart, root: Path
+) -> None:
+    with serving(root) as client:
+        shutil.move(root / "pairs" / "1" / "bundle.json", root)
+        first_start.over()
+        while "error" not in client.get("/models/pairs").json()["versions"][0]:
+            assert predicted(client) == "onnx"
+        (status,) = client.get("/models/pairs").json()["versions"]
+        assert predicted(client) == "onnx"
+    assert (status["state"], status["engine"]) == ("ready", "onnx")
+    assert "compiling" not in status
 
 
 @pytest.mark.parametrize(("absent", "engines"), [([], ("onnx", "reference")), (["onnxruntime"], ("reference",))])
