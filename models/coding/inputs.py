@@ -180,15 +180,12 @@ class EventInputs:
         if any(part.value.size for part in parts):
             values = [part.value if part.value.size else np.ones(part.unit.size, np.float32) for part in parts]
             value = np.concatenate(values)
-        before = np.cumsum([0, *(part.unit.size for part in parts)])
-        starts = [part.offset[:-1] + start for part, start in zip(parts, before, strict=False)]
-        return cls(
-            np.concatenate([part.unit for part in parts]),
-            value,
-            np.append(np.concatenate(starts), before[-1]),
-            first.time_steps,
-            first.shape,
-        )
+        offset = np.concatenate([first.offset, *(part.offset[1:] for part in others)])
+        end, before = first.offset.size, first.unit.size
+        for part in others:
+            offset[end : (end := end + part.offset.size - 1)] += before
+            before += part.unit.size
+        return cls(np.concatenate([part.unit for part in parts]), value, offset, first.time_steps, first.shape)
 
 
 Inputs: TypeAlias = DenseInputs | EventInputs

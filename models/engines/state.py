@@ -189,7 +189,7 @@ def check_state(state: State | None, network: Network, batch: int, time_steps: i
 
 def check_steps(state: State | None, network: Network, time_steps: int) -> None:
     """Raise InvalidInput where the network has parameters for fewer steps than a sample ends this run with."""
-    network.spec.check_steps(time_steps + (0 if state is None else int(state.steps.max(initial=0))))
+    network.spec.check_steps(time_steps + (0 if state is None else max(state.steps.tolist(), default=0)))
 
 
 def check_ages(state: State, batch: int) -> None:
@@ -200,7 +200,7 @@ def check_ages(state: State, batch: int) -> None:
         raise InvalidInput(
             f"state: the shape of its steps is {show(state.steps.shape)}, expected {batch} for {batch} samples"
         )
-    for steps in (state.steps.min(initial=0), state.steps.max(initial=0)):
+    for steps in (min(listed := state.steps.tolist(), default=0), max(listed, default=0)):
         if not 0 <= steps <= MOST_STEPS:
             raise InvalidInput(f"state: a sample's steps are {steps}, expected 0 to {MOST_STEPS}")
 

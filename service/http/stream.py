@@ -44,7 +44,7 @@ LINE_BYTES = 2**26  # of a message in a body
 LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which may be thousands
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
 NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
-SOCKET = "spikeserve.socket"  # the extension of ASGI of our own server: its `connection` has `send_texts`
+SOCKET = "spikeserve.socket"  # the extension of ASGI of our own server: its `connection` has `write_texts`
 
 
 async def stream_by_websocket(websocket: WebSocket) -> None:
@@ -76,7 +76,7 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
                 raise ClientDisconnect from error
 
         own: Any = websocket.scope.get("extensions", {}).get(SOCKET, {}).get("connection")
-        await Stream(opened, services.sessions, services.blobs, send).serve(receive)
+        await Stream(opened, services.sessions, services.blobs, send, own).serve(receive)
         if websocket.application_state is WebSocketState.CONNECTED:
             with suppress(WebSocketDisconnect, RuntimeError):
                 await websocket.close(_code(opened))

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from sys import getsizeof
 from typing import Any, ClassVar
@@ -32,7 +31,6 @@ from typing import Any, ClassVar
 import structlog
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, apply_mask  # type: ignore[attr-defined]  # of C, where that is built
 
 from spikeserve.service.errors import Overloaded, shown
@@ -48,36 +46,7 @@ MASK_BYTES = 4
 WHOLE: dict[int, Any] = {0x81: "text", 0x82: "bytes"}  # the first byte of a frame that is a message of its own
 
 
-class Frames:
-    """Divides what one client sends into parts of at most MAX_FRAMES frames, of which the last may not be complete."""
-
-    def __init__(self) -> None:
-        self.begun = 0  # the bytes so far of a frame that is not complete
-        self.left = 0  # the bytes of it that are still to come
-
-    def part_end(self, data: bytes, start: int) -> int:
-        """Return where the part ends that begins at `start`, behind what was divided before.
-
-        The beginning of a header whose rest has not come belongs to the next part, so the part may be empty.
-        """
-        at, end = start, len(data)
-        for _ in range(MAX_FRAMES):
-            if not self.left:
-                self.begun, self.left = 0, _frame_bytes(data, at)
-            taken = min(self.left, end - at)
-            at, self.begun, self.left = at + taken, self.begun + taken, self.left - taken
-            if at == end or not taken:
-                break
-        if not self.left:
-            self.begun = 0
-        return at
-
-    def has_part(self, data: bytes, start: int) -> bool:
-        """Return whether there is more to parse than the beginning of a header."""
-        return start < len(data) and (self.left > 0 or _frame_bytes(data, start) > 0)
-
-
-def _frame_bytes(data: bytes, at: int) -> int:
+def frame_bytes(data: bytes, at: int) -> int:
     """Return the bytes of the frame that begins there, or 0 where its header is not complete."""
     if len(data) - at < 2:
         return 0
@@ -88,6 +57,13 @@ def _frame_bytes(data: bytes, at: int) -> int:
     if len(data) - at < header:
         return 0
     return header + (int.from_bytes(data[at + 2 : at + 2 + long]) if long else length)
+
+
+def _text_head(size: int) -> bytes:
+    """Return the head of the frame of a text of so many bytes, from a server."""
+    if size < 126:
+        return bytes((0x81, size))
+    return b"\x81\x7e" + size.to_bytes(2) if size < 2**16 else b"\x81\x7f" + size.to_bytes(8)
 
 
 MAX_HEADERS, MAX_LINE_BYTES = 128, 8190  # of the library, which also counts a line's end
@@ -127,6 +103,7 @@ UNCOUNTED_BYTES = 2**16  # that a connection holds of what its client sent; more
 MAX_FRAGMENTS = 256  # of one message
 AHEAD_BYTES = 2**18  # of messages that wait for the application, beyond which no more are parsed
 AHEAD_MESSAGES = 256  # the same
+AT_ONCE = 2  # messages of one part that are answered without a turn: some events, and the time that closes their window
 
 log = structlog.get_logger()
 quiet = logging.getLogger("spikeserve.websockets")
@@ -150,19 +127,21 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.logger = self.conn.logger = quiet  # the service logs each session as it logs a request
         self.backlog = b""
         self.start = 0  # the bytes of the backlog before it were given to the parser
-        self.incoming = Frames()
+        self.begun = 0  # the bytes so far of a frame that is not complete
+        self.left = 0  # the bytes of it that are still to come
         self.waits_for_turn = False
         self.waiting: deque[int] = deque()  # the bytes of each message that waits for the application
         self.ahead = 0  # their sum
         self.taken = 0  # the bytes of the message that the application works on
-        self.first_in = math.nan  # when the iteration began in which it took its first message, by the selector
+        self.is_asked = False  # whether the application waits for a message
+        self.take: Callable[[bytes | str], bool] | None = None  # answers a short message at once, or returns False
         self.reserved = Reservation(self.budget)
         self.answer_timer: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop what no message was made of."""
         self._stop_answer_timer()
-        self.backlog, self.start, self.frames, self.incoming = b"", 0, [], Frames()
+        self.backlog, self.start, self.frames, self.begun, self.left = b"", 0, [], 0, 0
         self.conn.receive_eof()  # the parser drops a frame that is not complete
         self._count()
         super().connection_lost(exc)
@@ -170,8 +149,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Drop the messages that the application did not take."""
         super().on_task_complete(task)
-        while not self.queue.empty():
-            self.queue.get_nowait()
+        self.take = None
+        self.queue = asyncio.Queue()
         self.waiting.clear()
         self.ahead = self.taken = 0
         self._count()
@@ -192,28 +171,26 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         await super().run_asgi()
 
     async def send_texts(self, texts: Sequence[bytes]) -> None:
-        """Write texts at once once the client reads: all, or none if it is cancelled. Raises ClientDisconnect."""
-        await self.writable.wait()
-        try:
-            for text in texts:
-                self.conn.send_text(text)
-        except InvalidState:
-            raise ClientDisconnect from None
-        self._write()
+        """Write texts once the client reads: all, or none if it is cancelled. Raises ClientDisconnect."""
+        if await self.writable.wait() and not self.write_texts(texts):
+            raise ClientDisconnect
+
+    def write_texts(self, texts: Sequence[bytes]) -> bool:
+        """Write texts at once, or none where the connection closes; return whether it does not."""
+        if self.close_sent or self.transport.is_closing():
+            return False
+        self.transport.write(b"".join([part for text in texts for part in (_text_head(len(text)), text)]))
+        return True
 
     async def receive(self) -> Any:
-        """Return the next message, in a turn if it has waited, and give the bytes of the one before back.
-
-        A second one in the same iteration of the event loop needs no turn: the time, say, that closes a window.
-        """
+        """Return the next message, in a turn if it has waited, and give the bytes of the one before back."""
         self.taken = 0
         self._count()
-        waits, began = bool(self.waiting), self.selector.began
-        is_second = waits and self.first_in == began and not self.selector.is_long
-        if waits and not is_second:
+        if self.waiting:
             await self.turns.turn()
+        self.is_asked = True
         message = await self.queue.get()
-        self.first_in = math.nan if is_second else self.selector.began
+        self.is_asked = False
         if message["type"] == "websocket.receive" and self.waiting:
             self.taken = self.waiting.popleft()
             self.ahead -= self.taken
@@ -241,21 +218,30 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
                 event.data = b""
 
     def send_receive_event_to_app(self) -> None:
-        """Queue a message with its size, which uvicorn does without; it is dropped once the connection closes."""
-        content: Any = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = []
+        """Queue a message that came as some frames, or as a frame in parts."""
+        frames, self.frames = self.frames, []
+        self._come(b"".join(frames), self.curr_msg_data_type)
+
+    def _come(self, content: Any, kind: Any, *, at_once: bool = False) -> None:
+        """Have a message answered `at_once`, or else queue it; it is dropped once the connection closes."""
         if self.close_sent:
             return
-        if self.curr_msg_data_type == "text":
+        if kind == "text":
             try:
                 content = content.decode()
             except UnicodeDecodeError:  # uvicorn logs this as an error of its own
                 self.conn.fail(CloseCode.INVALID_DATA, "a text is not UTF-8")
                 self.handle_parser_exception()
                 return
+        if not (at_once and self.is_asked and self.writable.is_set() and self.take and self.take(content)):
+            self.queue_message(content, kind)
+
+    def queue_message(self, content: bytes | str, kind: str = "bytes") -> None:
+        """Queue a message with its size, which uvicorn does without."""
+        self.is_asked = False
         self.waiting.append(getsizeof(content))  # of a text, up to four bytes for each character
         self.ahead += self.waiting[-1]
-        message: Any = {"type": "websocket.receive", self.curr_msg_data_type: content}
+        message: Any = {"type": "websocket.receive", kind: content}
         self.queue.put_nowait(message)
 
     def handle_cont(self, event: Frame) -> None:
@@ -267,11 +253,11 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         super().handle_cont(event)
 
     def handle_ping(self) -> None:
-        """Do nothing: `_feed` writes the answers to all pings of a part at once."""
+        """Do nothing: `_feed` writes the answers to all pings at once."""
 
     def keepalive_timeout(self) -> None:
         """End a connection whose client has not answered a ping, unless the answer may lie in what is not parsed."""
-        unread = self.incoming.has_part(self.backlog, self.start) or self._is_ahead() or not self.writable.is_set()
+        unread = self._has_part() or self._is_ahead() or not self.writable.is_set()
         if unread:
             self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
         else:
@@ -290,41 +276,44 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._go_on()
 
     def _feed(self) -> None:
-        """Parse a part of what was received, and wait for a turn if there is more."""
+        """Take a few frames of what was received, and wait for a turn if there are more."""
         if self._may_parse():
-            end = len(self.backlog)
-            if self.handshake_initiated:
-                self._take_whole()
-                end = self.incoming.part_end(self.backlog, self.start)
-            part, self.start = self.backlog[self.start : end], end
-            if part:
-                super().data_received(part)
-                self._write()
+            if not self.handshake_initiated:
+                head, self.start = self.backlog[self.start :], len(self.backlog)
+                super().data_received(head)
+            for place in range(MAX_FRAMES):
+                size = self.left or frame_bytes(self.backlog, self.start)
+                if not size or self.start == len(self.backlog) or self.transport.is_closing():
+                    break
+                self._take_frame(size, at_once=place < AT_ONCE)
+            if (output := b"".join(self.conn.data_to_send())) and not self.transport.is_closing():
+                self.transport.write(output)
         self._go_on()
 
-    def _take_whole(self) -> None:
-        """Queue messages that are a frame each, as most are, up to the first other frame or part of one.
+    def _has_part(self) -> bool:
+        """Return whether there is more to parse than the beginning of a header."""
+        return self.start < len(self.backlog) and (self.left > 0 or frame_bytes(self.backlog, self.start) > 0)
+
+    def _take_frame(self, size: int, *, at_once: bool) -> None:
+        """Take a message that is one frame, as most are, or else have the parser read a frame or what has come of it.
 
         The parser of the library takes most of the time of a short message for objects that say nothing of it.
         """
-        data = self.backlog
-        for _ in range(0 if self.incoming.left or self.frames else MAX_FRAMES):
-            at, size = self.start, _frame_bytes(data, self.start)
-            if not (size and at + size <= len(data) and data[at] in WHOLE and data[at + 1] >= MASKED):
-                break
+        data, at = self.backlog, self.start
+        self.start = end = min(at + size, len(data))
+        self.left = at + size - end
+        is_whole = not (self.begun or self.left or self.frames)
+        if is_whole and data[at] in WHOLE and data[at + 1] >= MASKED:
             key = at + 2 + LONG_LENGTHS.get(data[at + 1] & LENGTH, 0)
-            self.start, self.curr_msg_data_type = at + size, WHOLE[data[at]]
-            self.frames = [apply_mask(data[key + MASK_BYTES : self.start], data[key : key + MASK_BYTES])]
-            self.send_receive_event_to_app()
-
-    def _write(self) -> None:
-        """Write what the library has ready: texts, or pongs."""
-        if (output := b"".join(self.conn.data_to_send())) and not self.transport.is_closing():
-            self.transport.write(output)
+            content = apply_mask(data[key + MASK_BYTES : end], data[key : key + MASK_BYTES])
+            self._come(content, WHOLE[data[at]], at_once=at_once)
+        else:
+            self.begun = self.begun + end - at if self.left else 0
+            super().data_received(data[at:end])
 
     def _go_on(self) -> None:
         """Have the next part parsed in its turn, if there is one that may be, and read on unless something waits."""
-        if self.incoming.has_part(self.backlog, self.start) and self._may_parse():
+        if self._has_part() and self._may_parse():
             self._wait_for_turn()
         self._pace()
 
@@ -340,7 +329,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def _pace(self) -> None:
         """Read on, unless something waits to be parsed or the client does not read; and count what is held."""
-        waits = self.incoming.has_part(self.backlog, self.start)
+        waits = self._has_part()
         if not waits:  # what is left is the beginning of a header, and should not hold all that came with it
             self.backlog, self.start = self.backlog[self.start :], 0
         if waits or not self.writable.is_set():
@@ -363,7 +352,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def _count(self) -> None:
         """Count what is held of what the client sent in the memory budget, where it is much."""
-        parsed = self.incoming.begun + sum(map(len, self.frames))
+        parsed = self.begun + sum(map(len, self.frames))
         size = len(self.backlog) + parsed + self.ahead + self.taken
         try:
             self.reserved.resize(size, UNCOUNTED_BYTES)

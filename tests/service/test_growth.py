@@ -34,7 +34,7 @@ from spikeserve.service.inference.sessions.messages import StreamOptions, read_m
 from spikeserve.service.inference.sessions.windows import Windows
 from spikeserve.service.keys import KeyRing, bearer_key
 from spikeserve.service.process.backlog import Backlog
-from spikeserve.service.process.websockets import Frames, handshake_error
+from spikeserve.service.process.websockets import frame_bytes, handshake_error
 from spikeserve.service.telemetry.access import request_id_of
 from tests.bundles import published
 from tests.inside import Inside
@@ -135,9 +135,9 @@ def backlog(models: Inside, content: bytes) -> None:
 
 
 def frames(_: Inside, content: bytes) -> None:
-    incoming, at = Frames(), 0
-    while incoming.has_part(content, at):
-        at = incoming.part_end(content, at)
+    at = 0
+    while size := frame_bytes(content, at):
+        at += size
 
 
 def key(_: Inside, header: bytes) -> None:

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import EventCoder, EventInputs
-from spikeserve.models.coding.records import CLOCK, RECORD, EventBinner
+from spikeserve.models.coding.records import CLOCK, EventBinner
 from spikeserve.models.engines.event.compiled import Kernel
 from spikeserve.models.spec import EventRule
 
 ODD = -1
 NO_VALUES = np.empty(0, np.float32)  # of events that are all 1
-WAITING = np.dtype([("time", "<i8"), ("record", RECORD)])  # an event that waits for its window to close
 
 _LOW, _WORD = np.int64(CLOCK - 1), np.int64(0xFFFF)
 _ROW, _HALF = np.int64(0x7FFF), np.int64(CLOCK // 2)
@@ -100,15 +99,18 @@ class WindowBinner:
         self.bits = np.zeros(-(-events.units // 64), np.uint64)
         self.counts = events.events.rule is EventRule.COUNT
 
-    def inputs(self, coder: EventCoder, waiting: NDArray[Any], start: int, steps: int) -> EventInputs | None:
-        """Return a window's inputs; None where its events are odd, or not all alike to the network."""
+    def inputs(self, coder: EventCoder, waiting: NDArray[np.int64], start: int, steps: int) -> EventInputs | None:
+        """Return the inputs of a window of `waiting` (2 * events,), a time and a record for each event.
+
+        None where its events are odd, or not all alike to the network.
+        """
         events, current = self.events, coder.current
         if current is None or self.counts:
             return None
         coder.task.check_steps(steps)
-        unit, offset = np.empty(len(waiting), np.int32), np.empty(steps + 1, np.int64)
+        unit, offset = np.empty(len(waiting) // 2, np.int32), np.empty(steps + 1, np.int64)
         count = bin_events.call(
-            waiting.view(np.int64), start, events.events.step_us, events.columns, events.rows, events.width,
+            waiting, start, events.events.step_us, events.columns, events.rows, events.width,
             events.height, self.bits, unit, offset,
         )  # fmt: skip
         if count == ODD:
@@ -117,9 +119,9 @@ class WindowBinner:
         return EventInputs(unit[:count], value, offset, steps, coder.task.input.shape)
 
 
-def read(records: NDArray[np.void], last: int) -> tuple[NDArray[Any], int, int, int]:
-    """Return records (events,) as they wait, the earliest and the latest of their times, and the last one."""
-    waiting, bounds = np.empty(len(records), WAITING), np.empty(2, np.int64)
+def read(records: NDArray[np.void], last: int) -> tuple[NDArray[np.int64], int, int, int]:
+    """Return a time and a record for each of some records (2 * events,), the bounds of the times, and the last one."""
+    waiting, bounds = np.empty(2 * len(records), np.int64), np.empty(2, np.int64)
     content = np.frombuffer(records.data.toreadonly(), np.int64)
-    end = read_records.call(content, last, waiting.view(np.int64), bounds)
+    end = read_records.call(content, last, waiting, bounds)
     return waiting, *bounds.tolist(), end

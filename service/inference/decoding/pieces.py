@@ -65,7 +65,7 @@ class Interpreter:
     """Applies both rules to the work that is reported to it. The event loop calls `begin` and `end`, a thread `run`."""
 
     def __init__(self, iteration: Iteration | None = None) -> None:
-        self.iteration = iteration  # of the event loop; where none is known, no thread waits for it
+        self.iteration = iteration or Iteration()  # of the event loop; where none is known, no thread waits for it
         self.works = 0
         self.usual = sys.getswitchinterval()
 

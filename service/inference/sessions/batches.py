@@ -6,10 +6,9 @@ Those of one session run one after the other in it. Where one file alone was rea
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from spikeserve.models.coding import Inputs, join_inputs
 from spikeserve.models.engines import State
@@ -35,12 +34,9 @@ class Results(NamedTuple):
     state: State | None
 
 
-class Waiting(NamedTuple):
-    """Windows of one session that wait for the end of the iteration, and the state that they go on from."""
-
-    windows: Sequence[Inputs]
-    state: State
-    answer: Future[Results]
+# Windows of one session that wait for the end of the iteration, the state that they go on from, and who is answered: a
+# Future[Results], or what has its `done`, `set_result` and `set_exception`.
+Waiting: TypeAlias = tuple[Sequence[Inputs], State, Any]
 
 
 class Batches:
@@ -67,16 +63,27 @@ class Batches:
         if not self._is_small(model, steps):
             result, _, after = await self.scheduler.run_window(model, windows[0], state)
             return Results(result.spike_counts, result.readout, result.synaptic_operations, after)
-        begun = state or State.rest(model.network, 1)
-        waiting = Waiting(windows, begun, asyncio.get_running_loop().create_future())
-        iteration, is_due = self.scheduler.interpreter.iteration, bool(self.waiting)
-        key = model, steps, isinstance(begun.arrays, EngineArrays)  # to run without a look at each of the arrays
-        self.waiting.setdefault(key, []).append(waiting)
-        if not is_due and iteration is not None and iteration.files + iteration.files_before == 1:
-            self._run_all()  # its client alone was read from
+        answer = asyncio.get_running_loop().create_future()
+        self.add(model, windows, state, answer)
+        return await answer
+
+    def add(self, model: LoadedModel, windows: Sequence[Inputs], state: State | None, answer: Any) -> None:
+        """Run windows as `run` does, of which a run is short, at the end of the iteration.
+
+        It is at once where one file was ready, in this iteration or the one in which a message came and woke a task.
+        """
+        begun, is_due, now = (
+            state or State.rest(model.network, 1),
+            bool(self.waiting),
+            self.scheduler.interpreter.iteration,
+        )
+        # To run without a look at each of the arrays.
+        key = model, windows[0].time_steps, isinstance(begun.arrays, EngineArrays)
+        self.waiting.setdefault(key, []).append((windows, begun, answer))
+        if not is_due and max(now.files, now.files_before) <= 1:
+            self._run_all()
         elif not is_due:
             asyncio.get_running_loop().call_soon(self._run_all)
-        return await waiting.answer
 
     def _is_small(self, model: LoadedModel, steps: int) -> bool:
         return hasattr(model.engine, "run_windows") and model.cost.is_small(1, steps, SECONDS)
@@ -88,28 +95,22 @@ class Batches:
         """Run what waits, in few calls."""
         waiting, self.waiting = self.waiting, {}
         for (model, steps, _), sessions in waiting.items():
-            room, batch, count = self._room(model, steps), list[Waiting](), 0
-            for each in sessions:
-                if each.answer.done():  # its session has ended
-                    continue
-                if batch and count + len(each.windows) > room:
-                    self._run(model, batch)
-                    batch, count = [], 0
-                batch.append(each)
-                count += len(each.windows)
-            if batch:
-                self._run(model, batch)
+            alive = [each for each in sessions if not each[-1].done()]  # whose sessions have not ended
+            most = max([len(windows) for windows, *_ in alive], default=1)
+            size = max(1, self._room(model, steps) // most)
+            for first in range(0, len(alive), size):
+                self._run(model, alive[first : first + size])
 
     def _run(self, model: LoadedModel, sessions: Sequence[Waiting]) -> None:
         """Run sessions in one call; if it fails, each alone."""
         engine: Any = model.engine
-        inputs = join_inputs([window for session in sessions for window in session.windows])
-        state, began = State.joined([session.state for session in sessions]), perf_counter()
+        inputs = join_inputs([window for windows, *_ in sessions for window in windows])
+        state, began = State.joined([state for _, state, _ in sessions]), perf_counter()
         try:
-            result, after = engine.run_windows(inputs, state, [len(session.windows) for session in sessions])
+            result, after = engine.run_windows(inputs, state, [len(windows) for windows, *_ in sessions])
         except Exception as error:
             if len(sessions) == 1:
-                sessions[0].answer.set_exception(error)
+                sessions[0][-1].set_exception(error)
                 return
             for session in sessions:
                 self._run(model, [session])
@@ -120,4 +121,7 @@ class Batches:
             own = slice(end, end := end + len(windows))
             operations = result.synaptic_operations[own]
             alone = after if len(sessions) == 1 else after.copied(number, number + 1)
-            answer.set_result(Results(result.spike_counts[own], result.readout[own], operations, alone))
+            try:
+                answer.set_result(Results(result.spike_counts[own], result.readout[own], operations, alone))
+            except Exception as error:
+                answer.set_exception(error)

@@ -20,6 +20,7 @@ import struct
 from asyncio import to_thread
 from base64 import b64decode, b64encode
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,6 @@ from spikeserve.models.engines.blob import from_bytes, most_bytes, to_bytes
 from spikeserve.models.engines.state import State
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.sessions.messages import StateLine
 from spikeserve.service.inference.sessions.session import Session, SessionState, spikes_so_far
 
 MAGIC, VERSION = b"SPKS", 2
@@ -46,13 +46,16 @@ class Blobs:
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
 
-    async def line(self, session: Session, reason: str | None = None) -> StateLine:
-        """Return the line with the state after the last window that was answered, and why it is sent unasked."""
+    async def line(self, session: Session, reason: str | None = None) -> dict[str, Any]:
+        """Return the line with the state after the last window that was answered, and why it is sent unasked.
+
+        The events, or values, from `t` on are to be sent again; it is None before anything says when a window begins.
+        """
         model, at = session.model, session.carried()
         large = model.state_bytes > LONG_BYTES
         text = await to_thread(self.write, model, at) if large else self.write(model, at)
-        line: StateLine = {"type": "state", "window": at.number, "t": at.start, "state": text}
-        return line if reason is None else {**line, "reason": reason}
+        why = {} if reason is None else {"reason": reason}
+        return {"type": "state", "window": at.number, "t": at.start, "state": text, **why}
 
     async def restore(self, session: Session, text: str) -> None:
         """Let a new session go on from a state. Raises InvalidInput."""

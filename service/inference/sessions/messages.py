@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeAlias
+from typing import Annotated, Any, Generic, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from spikeserve.models.coding import MAX_SEED
 from spikeserve.models.coding.records import Records, make_records
@@ -117,41 +116,6 @@ def _adapter(axes: int | None) -> TypeAdapter[Any]:
     return TypeAdapter(Annotated[input_messages | StateMessage | EndMessage, Field(discriminator="type")])
 
 
-class Counted(TypedDict):
-    """What windows held: events, or steps of values."""
-
-    events: NotRequired[int]  # the events that it held
-    late: NotRequired[int]  # the events that came too late, since the line before, and were dropped
-    steps: NotRequired[int]  # of a stream of values: the steps that it had
-
-
-class StateLine(TypedDict):
-    """A state, to go on from. Events, or values, from `t` on are to be sent again."""
-
-    type: Literal["state"]
-    window: int  # how many windows it has behind it
-    t: int | None  # the end of the last of them, or when the first begins; null before that is known
-    state: str  # the state, base64
-    reason: NotRequired[str]  # why it is sent, where nobody asked
-
-
-class EndLine(Counted):
-    """The end of a session that its client ended, with what all its windows held."""
-
-    type: Literal["end"]
-    windows: int
-
-
-class ErrorLine(TypedDict):
-    """The end of a session by an error."""
-
-    type: Literal["error"]
-    error: str  # one sentence
-
-
-Line: TypeAlias = StateLine | EndLine | ErrorLine
-
-
 class Reading(StrEnum):
     """What the class of a window is read from."""
 
@@ -168,24 +132,19 @@ class StreamOptions(Strict):
     )
     window_steps: Annotated[int, Field(ge=1, strict=False)] | None = Field(
         default=None,
-        description="Time steps of a window; by default as the model's input says, or 1, or for `direct` and `rate` "
-        "coding as many as the model was trained with.",
+        description="Time steps of a window; by default the model's, or 1, or all that it was trained with.",
     )
     lateness_us: Annotated[int, Field(ge=0, le=MAX_STEP_US, strict=False)] | None = Field(
-        default=None,
-        description="Microseconds that an event may come behind the latest one before its window closes; only for a "
-        "model of events. By default 0: the first event at or after a window's end closes it.",
+        default=None, description="Microseconds that an event may come behind the latest one; 0 by default."
     )
     scores: Reading = Field(
-        default=Reading.TOTAL,
-        strict=False,
-        description="What the class is read from: total, window (the spikes of each window alone) or decay.",
+        default=Reading.TOTAL, strict=False, description="What the class is read from: total, window or decay."
     )
     decay: Annotated[float, Field(gt=0, lt=1, strict=False)] = Field(
-        default=0.9, description="For scores=decay: how much a window counts for the next one."
+        default=0.9, description="How much a window counts for the next."
     )
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=False)] = Field(
-        default=0, description="The seed of `rate` coding; the same seed draws the same spikes."
+        default=0, description="The seed of `rate` coding."
     )
 
     @classmethod

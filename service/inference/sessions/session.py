@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from spikeserve.models.coding import EventCoder
+from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.engines import State
 from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec, validated
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.sessions.batches import Batches
+from spikeserve.service.inference.sessions.batches import Batches, Results
 from spikeserve.service.inference.sessions.messages import Reading, StreamOptions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
@@ -98,28 +98,19 @@ class Session:
         close: Any = self.windows.close
         return list(islice(iter(close, None), self.most))
 
-    async def answer(self, windows: Sequence[Window | ValueWindow], arrived: float) -> list[bytes]:
-        """Run closed windows, and return the lines of all or, where one of them fails, of the first, as LINE.
+    def inputs(self, windows: Sequence[Window | ValueWindow]) -> list[Inputs]:
+        """Return closed windows as the network's inputs. Raises InvalidInput."""
+        state, seed = self.at.state, self.options.seed
+        behind = 0 if state is None else int(state.steps[0])
+        return [window.inputs(self.coder, behind + place * window.steps, seed) for place, window in enumerate(windows)]
 
-        `arrived` is when the message came that closed them. Raises InvalidInput, DeadlineExceeded and ShuttingDown,
-        where the first one has no line; the state is then that of the window before.
-        """
+    def lines(self, windows: Sequence[Window | ValueWindow], results: Results, arrived: float) -> list[bytes]:
+        """Go on to the state after windows, and return their lines, as LINE; the message came then that closed them."""
         at, options = self.at, self.options
-        behind = 0 if at.state is None else int(at.state.steps[0])
-        try:
-            inputs = [
-                window.inputs(self.coder, behind + place * window.steps, options.seed)
-                for place, window in enumerate(windows)
-            ]
-            results = await self.batches.run(self.model, inputs, at.state)
-        except InvalidInput:
-            if len(windows) == 1:
-                raise
-            return await self.answer(windows[:1], arrived)
         before, decayed, operations = at.counts, at.decayed, results.operations.tolist()
         lag = to_json(round((perf_counter() - arrived) * 1000, 3))
         lines = list[bytes]()
-        for window, counts, readout, met in zip(windows, results.counts, results.readout, operations, strict=False):
+        for window, counts, readout, met in zip(windows, results.counts, results.readout, operations, strict=True):
             of_window, before = counts - before, counts
             decayed = options.decay * decayed + of_window
             numbers = to_json(of_window.tolist()), to_json(counts.tolist()), self._scores(readout, of_window, decayed)

@@ -17,7 +17,6 @@ from spikeserve.models.coding import EventCoder, Inputs, encode_next, normalise
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.service.inference.sessions.messages import Counted
 
 MAX_VALUES = 2**20  # numbers of one message, or those of one step where that has more; they are checked at once
 
@@ -36,7 +35,7 @@ class ValueWindow:
 
     @property
     def members(self) -> bytes:
-        """What its line says of what it held, a `Counted` without its brackets."""
+        """What its line says of what it held, as members of JSON."""
         return b'"steps":%d' % self.steps
 
     def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:
@@ -56,6 +55,8 @@ class ValueWindows:
     pending: int = 0  # entries of windows that are not closed, each of them for a step or a window
     _values: list[FloatArray] = field(default_factory=list)
 
+    received = late = 0  # no events come
+
     def __post_init__(self) -> None:
         self.entries = self.steps if self.task.coding.per_step else 1  # of a window
         self.entry_values = math.prod(self.task.input.shape)
@@ -65,7 +66,7 @@ class ValueWindows:
         self.record_bytes = self.entry_values * np.dtype(np.float32).itemsize
 
     @property
-    def counts(self) -> Counted:
+    def counts(self) -> dict[str, int]:
         """What all windows held."""
         return {"steps": self.start}
 

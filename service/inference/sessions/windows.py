@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.coding.records import RECORD, Records, Times, binner, records_of
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import EventBinning, Origin
-from spikeserve.service.inference.sessions.messages import Counted
 
 if TYPE_CHECKING:
     from spikeserve.service.inference.decoding.binning import WindowBinner
@@ -31,12 +30,13 @@ if TYPE_CHECKING:
 MAX_GAP = 100_000  # windows that one event may close, so that a wrong time stamp does not stand for days of silence
 TOLD = 128  # windows back, all have been answered: more than run at once
 MAX_PENDING = 2**20  # events of windows that are not closed, in one session
+WAITING = np.dtype([("time", "<i8"), ("record", RECORD)])  # an event that waits for its window to close
+
 WINDOW_BYTES = 512  # of the objects that hold the events of one window
 
 
-@dataclass(frozen=True)
-class Window:
-    """A closed window: its events (events,) of `binning.WAITING`, as they came, and when it began and ended.
+class Window(NamedTuple):
+    """A closed window: the bytes of its events, as they came, and when it began and ended.
 
     All times are microseconds of the stream. `late` events came since the window before, and were dropped.
     """
@@ -44,15 +44,20 @@ class Window:
     number: int
     start: int
     end: int
-    events: NDArray[Any]
+    content: bytearray
     late: int
     steps: int
     binner: WindowBinner
 
     @property
+    def events(self) -> NDArray[Any]:
+        """Its events (events,) of `WAITING`."""
+        return np.frombuffer(self.content, WAITING)
+
+    @property
     def members(self) -> bytes:
-        """What its line says of what it held, a `Counted` without its brackets."""
-        return b'"events":%d,"late":%d' % (len(self.events), self.late)
+        """What its line says of what it held, as members of JSON."""
+        return b'"events":%d,"late":%d' % (len(self.content) // WAITING.itemsize, self.late)
 
     def in_order(self) -> tuple[Records, Times]:
         """Return its events (events,) in order of time, and their times."""
@@ -63,7 +68,7 @@ class Window:
 
     def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:  # noqa: ARG002  (nothing is drawn of events)
         """Return it as a network's inputs. Raises InvalidInput for an event outside of the sensor."""
-        inputs = self.binner.inputs(coder, self.events, self.start, self.steps)
+        inputs = self.binner.inputs(coder, np.frombuffer(self.content, np.int64), self.start, self.steps)
         if inputs is not None:
             return inputs
         where = f"window {self.number}"
@@ -101,21 +106,21 @@ class Windows:
     def __post_init__(self) -> None:
         from spikeserve.service.inference.decoding import binning  # here, as Numba takes long to import
 
-        self.read_records, self.waiting = binning.read, binning.WAITING
+        self.read_records = binning.read
         self.binner = binning.WindowBinner(binner(self.events))
         self.length = self.events.step_us * self.steps  # of a window
         if self.events.origin is Origin.ZERO:
             self.origin = self.start = 0
 
     @property
-    def counts(self) -> Counted:
+    def counts(self) -> dict[str, int]:
         """What all windows held."""
         return {"events": self.received, "late": self.late}
 
     @property
     def pending_bytes(self) -> int:
         """The bytes of the events that wait for their window to close."""
-        return self.pending * self.waiting.itemsize + len(self._waiting) * WINDOW_BYTES
+        return self.pending * WAITING.itemsize + len(self._waiting) * WINDOW_BYTES
 
     def read(self, content: bytes) -> Records:
         """Return a binary message's events (events,); raises InvalidInput for a part of one at its end."""
@@ -139,7 +144,7 @@ class Windows:
             self._put(closed, events)
             self.watermark = max(latest - self.lateness, self.start if self.watermark is None else self.watermark)
         else:
-            self._sort(events)
+            self._sort(events.view(WAITING))
 
     def advance(self, t: int) -> None:
         """Take note of the time `t`, so that all windows before it close. Raises InvalidInput where these are many."""
@@ -196,7 +201,7 @@ class Windows:
     def _begin_at(self, t: int) -> None:
         """Begin the first window at `t`, with the events that have waited for it."""
         self.origin = self.start = t
-        events = np.frombuffer(self._waiting.pop(self.number, b""), self.waiting)
+        events = np.frombuffer(self._waiting.pop(self.number, b""), WAITING)
         self.pending -= len(events)
         self.received -= len(events)
         if len(events):
@@ -242,8 +247,9 @@ class Windows:
 
     def _put(self, window: int, events: NDArray[Any]) -> None:
         """Let events wait in one window, which is counted from the open one. A copy, which holds no message."""
-        self.received += len(events)
-        self.pending += len(events)
+        count = events.nbytes // WAITING.itemsize
+        self.received += count
+        self.pending += count
         if self.pending > MAX_PENDING:
             raise InvalidInput(
                 f"events: {self.pending} wait for their windows to close, expected at most {MAX_PENDING}"
@@ -262,10 +268,10 @@ class Windows:
 
     def _take(self, start: int) -> Window:
         end = start + self.length
-        events = np.frombuffer(self._waiting.pop(self.number, bytearray()), self.waiting)
-        self.pending -= len(events)
+        content = self._waiting.pop(self.number, bytearray())
+        self.pending -= len(content) // WAITING.itemsize
         self._late.pop(self.number - TOLD, None)
-        window = Window(self.number, start, end, events, self._late[self.number], self.steps, self.binner)
+        window = Window(self.number, start, end, content, self._late[self.number], self.steps, self.binner)
         self.start, self.number = end, self.number + 1
         self.watermark = end if self.watermark is None else max(self.watermark, end)
         return window

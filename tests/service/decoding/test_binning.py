@@ -9,6 +9,7 @@ from spikeserve.models.coding.records import EventBinner, make_records, unwrappe
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, EventRule, Input, Polarity
 from spikeserve.service.inference.decoding.binning import WindowBinner, read
+from spikeserve.service.inference.sessions.windows import WAITING
 from tests.networks import toy
 
 STEP_US = 1000
@@ -19,8 +20,8 @@ def test_times_that_never_start_again_are_those_of_the_definition(clock: list[in
     records = make_records(clock, range(len(clock)), 3, 1)
     times = unwrapped(records["t"], last)
     waiting, earliest, latest, end = read(records, last)
-    assert waiting["time"].tolist() == times.tolist()
-    assert waiting["record"].tolist() == records.tolist()
+    assert waiting.view(WAITING)["time"].tolist() == times.tolist()
+    assert waiting.view(WAITING)["record"].tolist() == records.tolist()
     assert (earliest, latest, end) == (times.min(), times.max(), times[-1])
 
 
@@ -57,7 +58,7 @@ def test_a_window_is_binned_as_by_the_definition_or_left_to_it(
             assert found is None
             continue
         try:
-            binned = definition.between(records, waiting["time"], start, steps)
+            binned = definition.between(records, waiting.view(WAITING)["time"], start, steps)
         except InvalidInput:
             assert found is None
             continue

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from pydantic_core import to_json
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from spikeserve.models.coding.records import make_records
@@ -138,6 +139,18 @@ async def test_every_line_of_one_message_arrives_from_an_asgi_server_that_is_not
             tasks.create_task(plain.serve([listener]))
             await asyncio.to_thread(check_one_message, f"http://127.0.0.1:{listener.getsockname()[1]}")
             plain.should_exit = True
+
+
+def test_messages_that_come_at_once_are_answered_in_order_whatever_the_first_of_them_closes(service: Process) -> None:
+    ends = [2000, 80_000, None, 90_000, 89_000, 92_000, None]  # windows are of 2 ms, and 16 of them may run at once
+    told = [{"type": "state"} if end is None else {"type": "time", "t": end} for end in ends]
+    frames = [Frame(Opcode.BINARY, bytes(8)), *(Frame(Opcode.TEXT, json.dumps(each).encode()) for each in told)]
+    with socket(service) as connection:
+        connection.socket.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+        say(connection, type="end")
+        found = [(line["type"], line.get("window")) for line in lines(connection)]
+    windows = [("window", number) for number in range(46)]
+    assert found == [*windows[:40], ("state", 40), *windows[40:], ("state", 46), ("end", None)]
 
 
 def test_hours_of_silence_are_answered_by_a_line_for_each_window_while_another_session_is(service: Process) -> None:
