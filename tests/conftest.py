@@ -23,7 +23,7 @@ from spikeserve.models.errors import EngineUnavailable
 from spikeserve.models.spec.network import Network
 from spikeserve.service import app
 from spikeserve.service.inference.decoding.readers import prepare
-from spikeserve.service.settings import available_cores
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, available_cores
 from tests import held
 from tests.networks import network_of, task
 
@@ -84,6 +84,14 @@ def shipped() -> Iterator[Any]:
 
     with running(PRETRAINED, ready=len(list(ModelRepository(PRETRAINED).names()))) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def fast_servers() -> Iterator[None]:
+    """Have each server of a module run the engine that starts fastest: no engine is the subject there."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(f"{ENVIRONMENT_PREFIX}ENGINE", "reference")
+        yield
 
 
 @pytest.fixture(autouse=True)

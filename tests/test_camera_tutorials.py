@@ -25,18 +25,14 @@ from tests.replicas import CLUSTER, NEEDS_HAPROXY, SERVE, proxied, replica
 from tests.serving import Process, running
 from tests.training.command_line import train_from_page, training_here
 
-pytestmark = [pytest.mark.deep, pytest.mark.skipif(find_spec("faery") is None, reason="the extra 'events' has faery")]
+pytestmark = [
+    pytest.mark.deep,
+    pytest.mark.usefixtures("fast_servers"),
+    pytest.mark.skipif(find_spec("faery") is None, reason="the extra 'events' has faery"),
+]
 
 EVENTS = (ROOT / "docs/tutorials/events.md").read_text()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _reference_engine() -> Iterator[None]:
-    """Have each server run the engine that starts fastest: no engine is the subject here."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(f"{ENVIRONMENT_PREFIX}ENGINE", "reference")
-        yield
 
 
 @pytest.fixture(scope="module")

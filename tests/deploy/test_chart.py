@@ -125,19 +125,21 @@ def test_its_test_asks_the_service_and_is_none_of_its_pods() -> None:
     assert not made.at("Service/spec/selector").items() <= pod["metadata"]["labels"].items()
 
 
-def test_its_test_passes_where_the_server_is_ready_and_fails_where_there_is_none() -> None:
+def test_its_test_and_knatives_probe_pass_where_the_server_is_ready_and_fail_where_there_is_none() -> None:
     over_http, over_grpc = (each["command"][:-1] for each in way("grpc").at("Pod/spec/containers"))
-    assert over_http[0] == over_grpc[0] == "python"
+    *probe, program = way("Knative, gRPC").at("container/livenessProbe/exec/command")
+    assert over_http[0] == over_grpc[0] == probe[0] == "python"
 
     def asked(service: Process) -> list[int]:
         commands = [[*over_http, f"{service.url}/health/ready"], [*over_grpc, address(service)]]
+        commands.append([*probe, program.replace("http://127.0.0.1:8000", service.url)])
         ran = [subprocess.run([sys.executable, *each[1:]], capture_output=True, check=False) for each in commands]
         return [each.returncode for each in ran]
 
     with serving_grpc(PRETRAINED, "--engine", "reference", ready=2) as service:
-        assert asked(service) == [0, 0]
+        assert asked(service) == [0, 0, 0]
         assert service.stop() == 0
-    assert asked(service) == [1, 1]
+    assert asked(service) == [1, 1, 1]
 
 
 def test_releases_have_names_and_selectors_of_their_own() -> None:

@@ -19,6 +19,7 @@ from tests.serving import Process
 
 triton = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: the extra 'clients' has it")
 
+pytestmark = pytest.mark.usefixtures("fast_servers")
 PAGE = (ROOT / "docs/grpc.md").read_text()
 POLICY = block_with(PAGE, "python", "round_robin")
 HAPROXY = block_with(PAGE, "text", "proto h2")
@@ -68,10 +69,8 @@ def answered(replica: Process) -> int:
 @pytest.fixture(scope="module")
 def replicas() -> Iterator[tuple[Process, Process]]:
     """Two replicas, of which the last test ends one."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SPIKESERVE_ENGINE", "reference")  # the one that starts fastest
-        with serving_grpc(PRETRAINED, ready=2) as one, serving_grpc(PRETRAINED, ready=2) as two:
-            yield one, two
+    with serving_grpc(PRETRAINED, ready=2) as one, serving_grpc(PRETRAINED, ready=2) as two:
+        yield one, two
 
 
 def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, Process], tmp_path: Path) -> None:

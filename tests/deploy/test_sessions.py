@@ -15,7 +15,7 @@ from tests.pages import ROOT, block_with
 from tests.replicas import NEEDS_HAPROXY, proxied, replica
 from tests.serving import Process
 
-pytestmark = NEEDS_HAPROXY
+pytestmark = [NEEDS_HAPROXY, pytest.mark.usefixtures("fast_servers")]
 
 STICKY = block_with((ROOT / "deploy/README.md").read_text(), "text", "balance source")
 STEP_US, WINDOW_STEPS = 5000, 4
@@ -36,12 +36,10 @@ class Replicas(NamedTuple):
 
 
 def pair(folder: Path) -> Iterator[Replicas]:
-    """Start two replicas, with the engine that starts fastest."""
+    """Start two replicas."""
     shutil.copytree(PRETRAINED / "braille", folder / "repository" / "braille")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SPIKESERVE_ENGINE", "reference")
-        with replica(folder / "repository", 0) as one, replica(folder / "repository", 1) as two:
-            yield Replicas(one, two)
+    with replica(folder / "repository", 0) as one, replica(folder / "repository", 1) as two:
+        yield Replicas(one, two)
 
 
 @pytest.fixture
