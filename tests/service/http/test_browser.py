@@ -18,7 +18,6 @@ from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.service.keys import new_key
-from spikeserve.service.settings import ENVIRONMENT_PREFIX
 from spikeserve.training.data.audio import AudioToSpikes
 from tests.browsers import WAIT, browsing, serving_files
 from tests.bundles import publish, rehash, rewrite
@@ -30,19 +29,12 @@ from tests.serving import ROOT, Process, running
 expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"
 ).expect
+pytestmark = pytest.mark.usefixtures("fast_servers")
 HTML = "<img src=x onerror=alert(1)>"
 CARD = f"# A *b* {HTML}\n\n1. one\n2. `x < y`\n\n- **bold**\n\n| a | b |\n|---|---|\n| {HTML} | [l](javascript:1) |\n"
 TABS = ("try", "live", "versions", "card", "operator")
 TONE = 1000  # Hz
 IF = [{"type": "IF", "name": "out"}]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _reference_engine() -> Iterator[None]:
-    """Have each server run the engine that starts fastest: no engine is the subject here."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(f"{ENVIRONMENT_PREFIX}ENGINE", "reference")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +114,22 @@ class Visit:
         if message.type == "error":
             self.complaints.append(message.text)
 
-    def text(self, selector: str) -> str:
-        return str(self.page.locator(selector).inner_text())
+    def see(self, *places: tuple[str, Any]) -> None:
+        """Wait until each place shows this: a text that it has in it, the texts of all, or how many there are."""
+        for place, expected in places:
+            there = expect(self.page.locator(place))
+            ways = {list: there.to_have_text, int: there.to_have_count}
+            ways.get(type(expected), there.to_contain_text)(expected)
 
-    def counts(self) -> list[int]:
-        return [int(text) for text in self.page.locator("#bars .count").all_inner_texts()]
+    def session(self, model: str = "", button: str = "Start") -> None:
+        """Open a session of the chosen model or of another."""
+        self.open("Live", model)
+        self.press(button)
+        expect(self.page.get_by_role("status")).to_have_text("The session is open.")
+
+    def ended(self, what: str | re.Pattern[str] = "") -> None:
+        """Wait until a session has ended, after this."""
+        expect(self.page.get_by_role("status")).to_contain_text(what or "The session has ended after")
 
     def press(self, name: str) -> None:
         """Click the button of that name that can be seen."""
@@ -238,19 +241,22 @@ def significant(number: float) -> str:
     return f"{float(f'{number:.4g}'):g}"
 
 
+def texts(numbers: list[int]) -> list[str]:
+    return [str(number) for number in numbers]
+
+
 def test_the_page_opens_on_the_default_models_first_example_and_its_answer(visit: Visit, url: str) -> None:
     prediction = asked(url, "digits", {"inputs": [example(url, "digits", 0)]})
-    operations = prediction["synaptic_operations"]
-    assert visit.text("#label") == prediction["label"]
-    assert visit.counts() == prediction["spike_counts"]
-    assert f"{operations:,} synaptic operations" in visit.text("#facts")
-    assert visit.text("#error") == ""
     dense = httpx.get(f"{url}/models/digits").json()["dense_operations"]
-    everything = dense["once"] + 8 * dense["per_step"]
-    expect(visit.page.locator("#work")).to_contain_text(
-        f"{operations:,} synaptic operations, of {everything:,} in a dense"
+    operations, everything = prediction["synaptic_operations"], dense["once"] + 8 * dense["per_step"]
+    visit.see(
+        ("#label", [prediction["label"]]),
+        ("#bars .count", texts(prediction["spike_counts"])),
+        ("#error", [""]),
+        ("#facts", f"{operations:,} synaptic operations"),
+        ("#work", f"{operations:,} synaptic operations, of {everything:,} in a dense"),
+        ("#work .count", [f"{100 * operations / everything:.1f} %"]),
     )
-    expect(visit.page.locator("#work .count")).to_have_text(f"{100 * operations / everything:.1f} %")
     rows = visit.page.get_by_role("group", name="Time").get_by_role("table").locator("tbody tr")
     names = ["decode", "queue", "encode", "run", "render", "all, with the network"]
     expect(rows.locator("td:first-child")).to_have_text(names)
@@ -293,7 +299,7 @@ def test_each_kind_of_model_answers_an_example_and_streams_it_to_the_same_answer
     expect(page.locator("#steps")).to_be_visible(visible=kind.steps is not None)
     expect(third).to_have_attribute("aria-pressed", "true")
     label = prediction["label"] if any(prediction["spikes_per_node"].values()) else "–"
-    expect(page.locator("#label")).to_have_text(label)
+    visit.see(("#label", [label]))
     visit.open("Live")
     assert page.get_by_role("button", name="Listen").is_visible() is kind.listens
     if kind.end:
@@ -301,14 +307,12 @@ def test_each_kind_of_model_answers_an_example_and_streams_it_to_the_same_answer
             page.get_by_label(name).fill(text)
         page.locator("#live").get_by_label("Example").select_option("3")
         visit.press("Stream it")
-        events = len(sample["t"]) if isinstance(sample, dict) else ""
-        expect(page.get_by_role("status")).to_contain_text(f"The session has ended after {kind.end.format(events)}")
-        expect(page.locator("#live .answer-of")).to_have_text(label)
-        windows = page.locator("#live tbody tr")
-        expect(windows).to_have_count(int(kind.end[0]))
-        assert windows.first.locator("td").all_inner_texts()[:2] == [str(int(kind.end[0]) - 1), kind.time]
+        events, windows = len(sample["t"]) if isinstance(sample, dict) else "", int(kind.end[0])
+        visit.ended(f"The session has ended after {kind.end.format(events)}")
+        visit.see(("#live .answer-of", [label]), ("#live tbody tr", windows))
+        assert page.locator("#live tbody tr").first.locator("td").all_inner_texts()[:2] == [str(windows - 1), kind.time]
         if kind.model != "braille":  # which is read by its membranes
-            expect(page.locator("#live .count")).to_have_text([str(count) for count in prediction["spike_counts"]])
+            visit.see(("#live .count", texts(prediction["spike_counts"])))
 
 
 def draw_a_dot(visit: Visit) -> None:
@@ -376,23 +380,20 @@ def test_what_is_drawn_opened_dropped_or_typed_is_asked_and_its_answer_shown(vis
     else:
         sample = np.array(request.post_data_json["inputs"][0])
         np.testing.assert_allclose(sample.reshape(expected.shape), expected, rtol=0, atol=near)
-    expect(visit.page.locator("#bars .count")).to_have_text([str(count) for count in prediction["spike_counts"]])
+    visit.see(("#bars .count", texts(prediction["spike_counts"])))
 
 
 def test_a_slider_has_the_time_steps_and_what_is_wiped_or_refused_leaves_no_answer(visit: Visit) -> None:
-    page = visit.page
-    request, _ = visit.ask(lambda: page.locator("#steps").fill("3"))
+    request, _ = visit.ask(lambda: visit.page.locator("#steps").fill("3"))
     assert request.post_data_json["time_steps"] == 3
-    assert visit.text("#steps-text") == "3 time steps"
-    expect(page.locator("#try .time output")).to_have_text("step 2 (0 to 2)")
+    visit.see(("#steps-text", ["3 time steps"]), ("#try .time output", ["step 2 (0 to 2)"]))
     open_file(visit, "three.events", bytes(24))  # as many as three events are, for a model of values
-    expect(page.locator("#error")).to_contain_text("the body is event records, but model 'digits' does not")
-    expect(page.locator("#label")).to_have_text("–")  # the answer to another input is not left there
+    # The answer to another input is not left there.
+    visit.see(("#error", "the body is event records, but model 'digits' does not"), ("#label", ["–"]))
     visit.press("Example 2")
-    expect(page.locator("#error")).to_be_empty()
+    visit.see(("#error", [""]))
     visit.press("Clear")
-    assert (visit.text("#label"), visit.text("#facts")) == ("–", "Draw something.")
-    expect(page.locator("#rasters")).to_have_text("There is no answer yet.")
+    visit.see(("#label", ["–"]), ("#facts", ["Draw something."]), ("#rasters", ["There is no answer yet."]))
     visit.complaints.clear()  # of the status, which was meant
 
 
@@ -419,56 +420,49 @@ def session(button: str, step: str = "", microphone: str = "") -> Callable[[Visi
     return act
 
 
-# A model, what somebody does, where the page says what is wrong with it, and the sentence.
-SENTENCES: list[tuple[str, Callable[[Visit], None], str, str]] = [
-    ("any", lambda visit: visit.type("[0, 1, 2]"), "#error", "inputs[0] has shape 3, expected 2"),
-    ("any", lambda visit: visit.type("[0, 1"), "#error", "The sample is not JSON"),
-    ("digits", lambda visit: choose_neuron(visit, "64"), "#membranes", "A neuron is 64, expected a whole number from"),
-    ("late", lambda visit: visit.open("Live"), "#live", "late has no sessions: its coding is latency"),
-    ("braille", session("Start", "0"), "#error", "step_us"),
-    ("braille", session("Listen", "100"), "#error", "To listen, a step must last 2000 µs or more, it lasts 100 µs."),
-    ("any", session("Listen", "", "NotAllowedError"), "#error", "The microphone was not allowed."),
-    ("any", session("Listen", "", "NotFoundError"), "#error", "There is no microphone."),
-    ("any", session("Listen", "", "NotReadableError"), "#error", "The microphone could not be opened: busy"),
-]  # fmt: skip
+def typed(sample: str) -> Callable[[Visit], None]:
+    return lambda visit: visit.type(sample)
 
 
-@pytest.mark.parametrize(("model", "act", "place", "sentence"), SENTENCES, ids=[row[-1][:30] for row in SENTENCES])
-def test_what_is_refused_is_said_in_a_sentence(
-    visit: Visit, model: str, act: Callable[[Visit], None], place: str, sentence: str
+def refused(sentence: str) -> list[tuple[str, Any]]:
+    return [("#error", sentence)]
+
+
+def bars(headline: str, names: list[str], numbers: list[str], best: int) -> list[tuple[str, Any]]:
+    return [("#label", [headline]), ("#bars .name", names), ("#bars .count", numbers), ("#bars .best", best)]
+
+
+# A model, what somebody does, and what the page then says where.
+SAID: list[tuple[str, Callable[[Visit], None], list[tuple[str, Any]]]] = [
+    ("any", typed("[0, 1, 2]"), refused("inputs[0] has shape 3, expected 2")),
+    ("any", typed("[0, 1"), refused("The sample is not JSON")),
+    ("braille", session("Start", "0"), refused("step_us")),
+    ("braille", session("Listen", "100"), refused("To listen, a step must last 2000 µs or more, it lasts 100 µs.")),
+    ("any", session("Listen", "", "NotAllowedError"), refused("The microphone was not allowed.")),
+    ("any", session("Listen", "", "NotFoundError"), refused("There is no microphone.")),
+    ("any", session("Listen", "", "NotReadableError"), refused("The microphone could not be opened: busy")),
+    ("digits", lambda visit: choose_neuron(visit, "64"), [("#membranes", "A neuron is 64, expected a whole number")]),
+    ("late", lambda visit: visit.open("Live"), [("#live", "late has no sessions: its coding is latency")]),
+    # A Linear that passes both on and takes 1 from the second.
+    ("values", typed("[0.123456, 3]"), bars("2 values", ["angle", "speed"], ["0.1235 rad", "2"], 0)),
+    ("odds", typed("[0.25, 1.75]"), bars("speed", ["angle", "speed"], ["25.0 %", "75.0 %"], 1)),
+    ("ranges", typed("[1, 30]"), [*bars(HTML, [HTML, "b"], ["3", "3"], 1), ("main img", 0)]),
+]
+
+
+@pytest.mark.parametrize(("model", "act", "said"), SAID, ids=[f"{row[0]}, {row[2][0][1]}"[:40] for row in SAID])
+def test_what_is_wrong_is_said_in_a_sentence_and_an_answer_as_counts_values_or_probabilities_never_as_html(
+    visit: Visit, model: str, act: Callable[[Visit], None], said: list[tuple[str, Any]]
 ) -> None:
     visit.choose(model)
     act(visit)
-    expect(visit.page.locator(place)).to_contain_text(sentence)
+    visit.see(*said)
     visit.complaints.clear()  # of a 422, which was meant
-
-
-# A model, a sample that is typed, the answer's headline, and the names and numbers of its bars.
-BARS: dict[str, tuple[str, str, list[str], list[str]]] = {
-    # A Linear that passes both on and takes 1 from the second.
-    "values": ("[0.123456, 3]", "2 values", ["angle", "speed"], ["0.1235 rad", "2"]),
-    "odds": ("[0.25, 1.75]", "speed", ["angle", "speed"], ["25.0 %", "75.0 %"]),
-    "ranges": ("[1, 30]", HTML, [HTML, "b"], ["3", "3"]),
-}
-
-
-@pytest.mark.parametrize("model", BARS)
-def test_bars_show_counts_values_or_probabilities_and_labels_that_look_like_html_as_they_are(
-    visit: Visit, model: str
-) -> None:
-    sample, headline, names, numbers = BARS[model]
-    visit.choose(model)
-    visit.ask(lambda: visit.type(sample))
-    expect(visit.page.locator("#label")).to_have_text(headline)
-    expect(visit.page.locator("#bars .name")).to_have_text(names)
-    expect(visit.page.locator("#bars .count")).to_have_text(numbers)
-    expect(visit.page.locator("#bars .best")).to_have_count(int(model != "values"))
-    expect(visit.page.locator("main img")).to_have_count(0)
 
 
 def test_numbers_are_rounded_for_people_and_a_sample_keeps_its_bits(visit: Visit, url: str) -> None:
     visit.choose("odd")
-    assert visit.text("#asked").endswith("A sample of shape 2, from -0.4242 to 2.821.")
+    visit.see(("#asked", "A sample of shape 2, from -0.4242 to 2.821."))
     written = visit.page.locator("#json").input_value()
     np.testing.assert_array_equal(np.float32(json.loads(written)), np.float32(example(url, "odd", 0)))
     assert max(len(number) for number in re.findall(r"[\d.]+", written)) < 10
@@ -486,26 +480,25 @@ def test_rasters_show_each_spike_and_one_cursor_moves_all_plots_without_drawing_
     total = len(spikes["output"]["t"])
     expect(output).to_have_attribute("aria-label", re.compile(f"^Raster of output: 10 neurons over 8 steps; {total} s"))
 
-    expect(page.locator("#try .time output")).to_have_text("step 7 (0 to 7)")
+    visit.see(("#try .time output", ["step 7 (0 to 7)"]))
     page.locator("#try .time input").focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    expect(page.locator("#try .time output")).to_have_text("step 4 (0 to 7)")
+    visit.see(("#try .time output", ["step 4 (0 to 7)"]))
     at_4 = {layer: each["t"].count(4) for layer, each in spikes.items()}
-    expect(page.locator("#try .time input")).to_have_attribute(
-        "aria-valuetext", re.compile(f"step 4 .* {sum(at_4.values())} spikes in all layers")
-    )
+    spoken = re.compile(f"step 4 .* {sum(at_4.values())} spikes in all layers")
+    expect(page.locator("#try .time input")).to_have_attribute("aria-valuetext", spoken)
     for layer, count in at_4.items():
-        expect(visit.figure(layer).locator("figcaption")).to_contain_text(re.compile(f"; {count} spikes? at step 4"))
-        x = visit.figure(layer).locator(".mark").evaluate("(mark) => new DOMMatrix(mark.style.transform).e")
-        width = visit.figure(layer).locator(".plot").evaluate("(plot) => plot.clientWidth")
+        figure = visit.figure(layer)
+        expect(figure.locator("figcaption")).to_contain_text(re.compile(f"; {count} spikes? at step 4"))
+        x = figure.locator(".mark").evaluate("(mark) => new DOMMatrix(mark.style.transform).e")
+        width = figure.locator(".plot").evaluate("(plot) => plot.clientWidth")
         assert x == pytest.approx(58 + 4 * (width - 68) / 8, abs=0.5)  # between the margins of 58 and 10 pixels
     maps = visit.figure("neuron1").locator("canvas.maps")
     upto_4 = sum(step <= 4 for step in spikes["neuron1"]["t"])
     expect(maps).to_have_attribute("aria-label", re.compile(f"{at_4['neuron1']} spikes at step 4, {upto_4:,} up to it"))
     visit.press("Play")
-    expect(page.locator("#try .time output")).to_have_text("step 7 (0 to 7)")
-    expect(page.locator("#try .time button")).to_have_text("Play")
+    visit.see(("#try .time output", ["step 7 (0 to 7)"]), ("#try .time button", ["Play"]))
 
     visit.choose("braille")  # which has no maps: of it only marks move
     page.evaluate(
@@ -529,8 +522,8 @@ def test_the_race_says_when_the_answer_was_decided_and_ends_at_what_is_read_out(
     body = {"inputs": [example(url, "digits", 0)]}
     used = {rule: asked(url, "digits", body | {"stop": rule})["steps_used"] for rule in ("decided", "confident")}
     assert used["decided"] < 8  # or there would be no mark to speak of
-    expect(race).to_contain_text(f"Decided after {used['decided']} of 8 steps")
-    expect(race).to_contain_text(f"it ends after {used['confident']} of 8 steps")
+    visit.see(("#race", f"Decided after {used['decided']} of 8 steps"))
+    visit.see(("#race", f"it ends after {used['confident']} of 8 steps"))
     best = asked(url, "digits", body)
     first = f"{best['label']} has {max(best['spike_counts'])}"
     expect(race.locator("canvas")).to_have_attribute("aria-label", re.compile(f"At the end: {first}, "))
@@ -539,9 +532,8 @@ def test_the_race_says_when_the_answer_was_decided_and_ends_at_what_is_read_out(
     best = asked(url, "braille", {"inputs": [example(url, "braille", 0)], "return": ["membrane"]})
     mean = significant(np.mean(best["membrane"]["output"], axis=0).max())
     expect(race.locator("figcaption").first).to_contain_text(f"after step 255: {best['label']} has {mean}, ")
-    expect(visit.figure("input").locator("canvas")).to_have_attribute(
-        "aria-label", re.compile("Raster of input: 12 inputs over 256 steps; 659 spikes")
-    )
+    label = re.compile("Raster of input: 12 inputs over 256 steps; 659 spikes")
+    expect(visit.figure("input").locator("canvas")).to_have_attribute("aria-label", label)
 
 
 def test_membranes_of_chosen_neurons_are_drawn_with_their_threshold(visit: Visit, url: str) -> None:
@@ -565,9 +557,7 @@ def some_events(page: Any) -> Any:
 
 def test_the_pointer_and_the_keyboard_make_events_of_a_session(visit: Visit) -> None:
     page, board = visit.page, visit.page.locator(".board canvas")
-    visit.open("Live", "braille")
-    visit.press("Start")
-    expect(page.get_by_role("status")).to_have_text("The session is open.")
+    visit.session("braille")
     board.hover(position={"x": 20, "y": 100})
     page.mouse.down()
     expect(some_events(page)).to_be_visible()
@@ -576,21 +566,19 @@ def test_the_pointer_and_the_keyboard_make_events_of_a_session(visit: Visit) -> 
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Space")
     visit.press("Stop")
-    expect(page.get_by_role("status")).to_contain_text("The session has ended after")
+    visit.ended()
     # A camera's model has an IF for each pixel and polarity, and so counts the events of each.
-    visit.open("Live", "camera")
-    visit.press("Start")
-    expect(page.get_by_role("status")).to_have_text("The session is open.")
+    visit.session("camera")
     box = board.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.5)  # column 4 of 10, row 6 of 12
     page.mouse.down()
     # What was at 0, 0 becomes darker, and what is at 4, 6 brighter, each with the pixels around.
     page.get_by_role("button", name="Stop").focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("status")).to_contain_text("windows and 13 events; 0 came too late.")
+    visit.ended("windows and 13 events; 0 came too late.")
     off = {row * 10 + column for row in (0, 1) for column in (0, 1)}
     on = {120 + row * 10 + column for row in (5, 6, 7) for column in (3, 4, 5)}
-    expect(page.locator("#live .count")).to_have_text([str(int(unit in off | on)) for unit in range(240)])
+    visit.see(("#live .count", [str(int(unit in off | on)) for unit in range(240)]))
 
 
 def test_a_cameras_events_are_a_picture_up_to_the_cursor_and_of_a_session(visit: Visit, url: str) -> None:
@@ -612,7 +600,7 @@ def test_a_cameras_events_are_a_picture_up_to_the_cursor_and_of_a_session(visit:
     assert {*both} == {0, 1, 2, 3}  # or it would say little
     visit.open("Live")
     visit.press("Stream it")
-    expect(page.get_by_role("status")).to_contain_text("The session has ended after 3 windows")
+    visit.ended("The session has ended after 3 windows")
     board = visit.grid(page.locator(".board canvas"), 12, 10).reshape(120, 4)
     assert {*np.flatnonzero((board != paper).any(axis=1))} == {*unit % 120} | {0}  # where the pointer is
 
@@ -622,23 +610,20 @@ def test_a_session_is_reset_and_its_scores_are_chosen_while_it_runs(visit: Visit
     opened: list[str] = []
     page.on("websocket", lambda socket: opened.append(socket.url))
     visit.open("Live")
-    first = page.locator("#live tbody tr").last.locator("td").first
+    first, best = page.locator("#live tbody tr").last.locator("td").first, "#live .item.best .count"
     expect(page.get_by_role("button", name="Reset")).to_be_disabled()
     page.get_by_label("Scores").select_option("total")
     visit.press("Start")
-    best = page.locator("#live .item.best .count")
     # A window of 8 steps has at most 8 spikes of a class: more are those of two windows and all before.
-    expect(best).to_have_text(re.compile("^(9|[1-9][0-9]+)$"))
+    visit.see((best, re.compile("^(9|[1-9][0-9]+)$")))
     expect(first).not_to_have_text("0")  # of the eight lines that are shown
     visit.press("Reset")
     expect(first).to_have_text("0")
     page.get_by_label("Scores").select_option("window")
     expect(first).to_have_text("0")
     # Each window is what a request is: the example that is shown, from rest.
-    expect(best).to_have_text(re.compile("^[1-8]$"))
-    expect(page.locator("#live .answer-of")).to_have_text(
-        asked(url, "digits", {"inputs": [example(url, "digits", 0)]})["label"]
-    )
+    label = asked(url, "digits", {"inputs": [example(url, "digits", 0)]})["label"]
+    visit.see((best, re.compile("^[1-8]$")), ("#live .answer-of", [label]))
     visit.press("Stop")
     expect(page.get_by_role("button", name="Reset")).to_be_disabled()
     assert [url.rpartition("scores=")[2] for url in opened] == ["total", "total", "window"]
@@ -696,23 +681,20 @@ def test_what_is_drawn_is_streamed_as_values_window_after_window(visit: Visit, u
         with socket.value.expect_event("framesent", are_sent):
             act(visit)
     visit.press("Stop")
-    expect(page.get_by_role("status")).to_have_text(re.compile(r"has ended after (\d+) windows and \d+ steps\.$"))
+    visit.ended(re.compile(r"has ended after (\d+) windows and \d+ steps\.$"))
 
 
 def test_a_microphones_bands_are_the_values_or_the_events_of_a_session(visit: Visit) -> None:
     page = visit.page
     # Of 8 bands from 80 to 4000 Hz, 122 to 2146 mel, the middles lie 2024 / 9 = 225 mel apart. 1000 Hz are 1000 mel,
     # (1000 - 122) / 225 = 3.9: next to the fourth middle.
-    visit.open("Live", "bands")
-    expect(page.locator("#live")).to_contain_text("8 mel bands are taken from the sound, 80 to 4,000 Hz: each input")
-    visit.press("Listen")
-    expect(page.get_by_role("status")).to_have_text("The session is open.")
-    expect(page.locator("#live .answer-of")).to_have_text("band 3")
+    visit.session("bands", "Listen")
+    bands = "8 mel bands are taken from the sound, 80 to 4,000 Hz: each input"
+    visit.see(("#live", bands), ("#live .answer-of", ["band 3"]))
     visit.press("Stop")
-    expect(page.get_by_role("status")).to_contain_text("The session has ended after")
-    visit.open("Live", "braille")
-    expect(page.locator("#live")).to_contain_text("inputs 0 to 5 spike where one rises by 4 dB")
-    visit.press("Listen")
+    visit.ended()
+    visit.session("braille", "Listen")
+    visit.see(("#live", "inputs 0 to 5 spike where one rises by 4 dB"))
     # The tone begins once: its bands rise, and nothing falls as long as it lasts.
     expect(some_events(page)).to_be_visible()
     visit.open("Try")  # which ends the session
@@ -753,9 +735,8 @@ def test_two_versions_answer_one_input_side_by_side_under_one_cursor(visit: Visi
         expect(side.locator(".answer-of")).to_have_text(answer["label"])
         expect(side.locator(".plot canvas")).to_have_count(1 + 4)  # the race, and each layer
         at_5.append(sum(each["t"].count(5) for each in answer["raster"].values()))
-    expect(page.locator(".difference")).to_have_text(
-        "Both give the same answer. Version 2 takes 100.0 % of the synaptic operations of version 1."
-    )
+    more = "Both give the same answer. Version 2 takes 100.0 % of the synaptic operations of version 1."
+    visit.see((".difference", [more]))
     slider = page.locator("#versions").get_by_role("slider", name="Time step")
     slider.fill("5")
     spoken = re.compile(f"^step 5 .* {at_5[1]} spikes in version 2, {at_5[0]} spikes in version 1$")
@@ -779,17 +760,16 @@ def test_the_model_card_is_rendered_without_ever_being_html(visit: Visit) -> Non
 def test_it_opens_on_a_model_that_can_be_clicked_and_says_which_rates_drift(browser: Any, workshop: str) -> None:
     # Each of 1000 samples fires at 3 of 3 steps, in one of two neurons: half of what could be, twice the training's.
     with visiting(browser, workshop) as visit:
-        page, panel = visit.page, visit.page.locator("#operator")
-        expect(page.locator("#facts")).to_contain_text("synaptic operations")
-        expect(page.locator("#models")).to_have_value("toy")
-        expect(page.get_by_role("button", name="Example 1")).to_have_attribute("aria-pressed", "true")
+        visit.see(("#facts", "synaptic operations"))
+        expect(visit.page.locator("#models")).to_have_value("toy")
+        expect(visit.page.get_by_role("button", name="Example 1")).to_have_attribute("aria-pressed", "true")
         visit.open("Operator")
         rule = "No layer has drifted. A layer has drifted where its rate is off by more than 25 %"
-        expect(panel).to_contain_text(rule)
+        visit.see(("#operator", rule))
         httpx.post(f"{workshop}/models/toy/predict", json={"inputs": [[1, 0]] * 1000}).raise_for_status()
         visit.press("Refresh")
-        expect(panel).to_contain_text(re.compile(r"^.*out of toy 1 \(\+\d+ %\) has drifted: what is sent is not like"))
-        expect(panel.get_by_role("button", name="Refresh")).to_be_focused()
+        visit.see(("#operator", re.compile(r"^.*out of toy 1 \(\+\d+ %\) has drifted: what is sent is not like")))
+        expect(visit.page.locator("#operator").get_by_role("button", name="Refresh")).to_be_focused()
 
 
 def test_an_operator_loads_a_model_of_the_gallery_and_tries_it(browser: Any, workshop: str) -> None:
@@ -801,9 +781,8 @@ def test_an_operator_loads_a_model_of_the_gallery_and_tries_it(browser: Any, wor
         expect(rows.filter(has_text="digits-small")).to_contain_text("95.6 %")
         visit.page.locator("#models").select_option("digits-small")
         visit.open("Model card")
-        card = visit.page.locator("#card")
-        expect(card).to_contain_text("Reads handwritten digits of 8×8 pixels by 16 hidden neurons")
-        expect(card).not_to_contain_text("library_name")
+        visit.see(("#card", "Reads handwritten digits of 8×8 pixels by 16 hidden neurons"))
+        expect(visit.page.locator("#card")).not_to_contain_text("library_name")
 
 
 def test_an_operator_sees_versions_traffic_and_firing_rates(visit: Visit, url: str) -> None:
@@ -816,12 +795,10 @@ def test_an_operator_sees_versions_traffic_and_firing_rates(visit: Visit, url: s
     assert cells[1:5] == ["2", "ready", "reference", "99.7 %"]
     of_digits = r'\{model="digits",(?:le="([^"]*)",)?.*version="2"\} (\S+)'
     metrics = httpx.get(f"{url}/metrics").text
-    counted = re.findall(rf"spikeserve_model_requests_total{of_digits}", metrics)
-    total = sum(float(count) for _, count in counted)
+    total = sum(float(count) for _, count in re.findall(rf"spikeserve_model_requests_total{of_digits}", metrics))
     assert int(cells[5].replace(",", "")) == total > 0
-    buckets = re.findall(
-        r'spikeserve_model_request_seconds_bucket\{le="([^"]*)",model="digits",version="2"\} (\S+)', metrics
-    )
+    bucket = r'spikeserve_model_request_seconds_bucket\{le="([^"]*)",model="digits",version="2"\} (\S+)'
+    buckets = re.findall(bucket, metrics)
     for share, cell in ((0.5, cells[8]), (0.95, cells[9])):  # the end of the bucket that reaches so many requests
         end = next(float(end) for end, count in buckets if float(count) >= share * total)
         assert float(cell.split()[0]) == pytest.approx(1000 * end if cell.endswith(" ms") else end)
@@ -843,7 +820,7 @@ def test_tabs_are_reached_by_arrow_keys(visit: Visit) -> None:
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 320)])
 def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, scheme: str, width: int) -> None:
     with visiting(browser, url, viewport={"width": width, "height": 740}, color_scheme=scheme) as visit:
-        expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
+        visit.see(("#facts", "synaptic operations"))
         expect(visit.page.locator("#membranes canvas")).to_be_visible()
         visit.choose("braille")
         for name in TABS:
@@ -863,47 +840,40 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
         visit.page.set_viewport_size({"width": 740, "height": 360})  # which is turned, and turned back
         visit.open("Live")
         visit.page.set_viewport_size({"width": width, "height": 740})
-        redrawn = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        visit.page.evaluate(redrawn)
+        visit.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert visit.page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_while_models_load_the_page_asks_again_and_long_rasters_are_left_out(browser: Any, repository: Path) -> None:
     flags = ("--max-body-bytes", "1000", "--max-pending-bytes", "1000")
     with running(repository, *flags, ready=0) as service, visiting(browser, service.url) as visit:
-        expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
-        expect(visit.page.locator("#error")).to_be_empty()
+        visit.see(("#facts", "synaptic operations"), ("#error", [""]))
         body = {"inputs": [example(service.url, "toy", 0)], "return": ["spikes_per_node", "raster"], "time_steps": 3}
         sentence = httpx.post(f"{service.url}/predict", json=body).json()["error"]
-        expect(visit.page.locator("#rasters")).to_have_text(sentence)
-        visit.settle()
-        assert visit.counts() == asked(service.url, "toy", {"inputs": body["inputs"]})["spike_counts"]
+        counts = asked(service.url, "toy", {"inputs": body["inputs"]})["spike_counts"]
+        visit.see(("#rasters", [sentence]), ("#bars .count", texts(counts)))
         visit.open("Versions")
-        expect(visit.page.get_by_role("region", name="Version 1", exact=True)).to_contain_text(
-            re.compile(r"may take \d+ bytes, expected at most 1000")
-        )
+        refused = re.compile(r"may take \d+ bytes, expected at most 1000")
+        expect(visit.page.get_by_role("region", name="Version 1", exact=True)).to_contain_text(refused)
         visit.complaints.clear()  # of each 413, which were meant, and of a 503, where it was early
 
 
 def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any, locked: tuple[Process, str]) -> None:
     service, key = locked
     with visiting(browser, service.url) as visit:
-        fault, field = visit.page.locator("#error"), visit.page.locator("#key")
-        expect(fault).to_have_text("This server needs a key.")
+        needs, field = ("#error", ["This server needs a key."]), visit.page.locator("#key")
+        visit.see(needs)
         expect(visit.page.get_by_role("link")).to_have_text(["API"])  # a browser would open the others without the key
         field.fill("guessed")
         field.press("Enter")
-        expect(fault).to_contain_text("is not one that this server knows")
+        visit.see(("#error", "is not one that this server knows"))
         field.fill(key)
         field.press("Enter")
-        expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
+        visit.see(("#facts", "synaptic operations"), ("#error", [""]))
         expect(field).to_be_hidden()
-        expect(fault).to_be_empty()
-        visit.open("Live", "braille")
-        visit.press("Start")  # a WebSocket, which has no header for the key
-        expect(visit.page.get_by_role("status")).to_have_text("The session is open.")
+        visit.session("braille")  # a WebSocket, which has no header for the key
         visit.page.reload()
-        expect(fault).to_have_text("This server needs a key.")
+        visit.see(needs)
         visit.complaints.clear()  # a browser complains of each 401, which were meant
 
 
