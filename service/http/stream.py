@@ -43,7 +43,7 @@ MESSAGES = {LINES, "application/jsonl"}
 LINE_BYTES = 2**26  # of a message in a body
 LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which may be thousands
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
-NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
+CODES, GOING_AWAY = {None: 1000, Ended.ERROR: 1008}, 1001  # WebSocket's, by why a session ended
 SOCKET = "spikeserve.socket"  # the extension of ASGI of our own server: its `connection` has `write_texts`
 
 
@@ -79,11 +79,7 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
         await Stream(opened, services.sessions, services.blobs, send, own).serve(receive)
         if websocket.application_state is WebSocketState.CONNECTED:
             with suppress(WebSocketDisconnect, RuntimeError):
-                await websocket.close(_code(opened))
-
-
-def _code(opened: OpenSession) -> int:
-    return NORMAL if opened.ended is None else REFUSED if opened.ended is Ended.ERROR else GOING_AWAY
+                await websocket.close(CODES.get(opened.ended, GOING_AWAY))
 
 
 streaming = APIRouter()

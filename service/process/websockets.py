@@ -257,8 +257,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         """End a connection whose client has not answered a ping, unless the answer may lie in what is not parsed."""
-        unread = self._has_part() or self._is_ahead() or not self.writable.is_set()
-        if unread:
+        if self._has_part() or self._is_ahead() or not self.writable.is_set():
             self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
         else:
             super().keepalive_timeout()

@@ -97,7 +97,6 @@ class WindowBinner:
     def __init__(self, events: EventBinner) -> None:
         self.events = events
         self.bits = np.zeros(-(-events.units // 64), np.uint64)
-        self.counts = events.events.rule is EventRule.COUNT
 
     def inputs(self, coder: EventCoder, waiting: NDArray[np.int64], start: int, steps: int) -> EventInputs | None:
         """Return the inputs of a window of `waiting` (2 * events,), a time and a record for each event.
@@ -105,7 +104,7 @@ class WindowBinner:
         None where its events are odd, or not all alike to the network.
         """
         events, current = self.events, coder.current
-        if current is None or self.counts:
+        if current is None or events.events.rule is EventRule.COUNT:
             return None
         coder.task.check_steps(steps)
         unit, offset = np.empty(len(waiting) // 2, np.int32), np.empty(steps + 1, np.int64)

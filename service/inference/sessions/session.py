@@ -106,13 +106,12 @@ class Session:
 
     def lines(self, windows: Sequence[Window | ValueWindow], results: Results, arrived: float) -> list[bytes]:
         """Go on to the state after windows, and return their lines, as LINE; the message came then that closed them."""
-        at, options = self.at, self.options
-        before, decayed, operations = at.counts, at.decayed, results.operations.tolist()
+        before, decayed, operations = self.at.counts, self.at.decayed, results.operations.tolist()
         lag = to_json(round((perf_counter() - arrived) * 1000, 3))
         lines = list[bytes]()
         for window, counts, readout, met in zip(windows, results.counts, results.readout, operations, strict=True):
             of_window, before = counts - before, counts
-            decayed = options.decay * decayed + of_window
+            decayed = self.options.decay * decayed + of_window
             numbers = to_json(of_window.tolist()), to_json(counts.tolist()), self._scores(readout, of_window, decayed)
             lines.append(LINE % (window.number, window.end, window.members, *numbers, met, lag))
         self.at = SessionState(results.state, window.number + 1, window.end, before, decayed)

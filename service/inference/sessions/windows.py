@@ -61,9 +61,7 @@ class Window(NamedTuple):
 
     def in_order(self) -> tuple[Records, Times]:
         """Return its events (events,) in order of time, and their times."""
-        events = self.events
-        if (events["time"][1:] < events["time"][:-1]).any():
-            events = events[np.argsort(events["time"], kind="stable")]
+        events = self.events[np.argsort(self.events["time"], kind="stable")]
         return np.ascontiguousarray(events["record"]), np.ascontiguousarray(events["time"])
 
     def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:  # noqa: ARG002  (nothing is drawn of events)
