@@ -198,6 +198,18 @@ def test_a_model_that_only_the_event_engine_can_run_waits_for_kernels_and_others
         assert client.get("/models/sparse").json()["engine"] == "event"
 
 
+def test_a_version_that_the_event_engine_cannot_load_is_no_longer_compiling(
+    first_start: FirstStart, root: Path
+) -> None:
+    with serving(root) as client:
+        (root / "pairs" / "1" / "weights.safetensors").write_bytes(b"")
+        first_start.over()
+        while "error" not in (status := client.get("/models/pairs").json()["versions"][0]):
+            pass
+        assert (status["state"], status["engine"], "compiling" in status) == ("ready", "onnx", False)
+        assert predicted(client) == "onnx"
+
+
 def sparse() -> Network:
     """A layer of one weight for each of its neurons, which takes 64 MiB as all of its weights."""
     weight = np.zeros((4096, 4096), np.float32)
