@@ -112,7 +112,9 @@ def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int) -> None
 @pytest.mark.parametrize(("firing", "kind"), [(3, Currents), (4, torch.Tensor)])
 def test_spikes_are_followed_up_to_three_in_ten_inputs(firing: int, kind: type) -> None:
     raster = torch.tensor([[[1.0] * firing + [0.0] * (10 - firing)]])
-    assert isinstance(connect(nn.Linear(10, 2), Spikes.of(raster)), kind)
+    spikes = Spikes.of(raster)
+    assert isinstance(connect(nn.Linear(10, 2), spikes), kind)
+    assert spikes.lists.raster is None  # as all are 1
 
 
 def test_a_plain_threshold_passes_no_gradient_through_spikes_but_a_readout_does() -> None:

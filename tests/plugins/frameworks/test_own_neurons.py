@@ -344,11 +344,13 @@ def what_another_gives_beside_its_connection(net: Own, x: Tensor, _: None) -> An
     return torch.stack(out)
 
 
-def a_convolution_as_feedback(_net: Own, x: Tensor, _: None) -> Any:
+def a_convolution_as_feedback_behind_a_neuron_that_nobody_reads(net: Own, x: Tensor, _: None) -> Any:
     weight = (torch.arange(12).roll(5).view(2, 2, 3) - 4) / 4
     v = spikes = torch.zeros(x.shape[1], 2, SIZE)
-    out = []
+    aside, out = torch.zeros(x.shape[1], SIZE), []
     for step in x.unsqueeze(2):
+        aside = 0.5 * aside + net.fc(step[:, 0])
+        net.rec((aside > 1).float())
         v = 0.5 * v + nn.functional.conv1d(step, weight[:, :1], padding=1)
         v = v + nn.functional.conv1d(spikes, weight, padding=1)
         spikes = torch.zeros_like(v)
@@ -365,7 +367,7 @@ def a_convolution_as_feedback(_net: Own, x: Tensor, _: None) -> Any:
         (all_steps_at_once, "spike_count"),
         (products_and_sums_of_two_neurons, "mean"),
         (what_another_gives_beside_its_connection, "spike_count"),
-        (a_convolution_as_feedback, "spike_count"),
+        (a_convolution_as_feedback_behind_a_neuron_that_nobody_reads, "spike_count"),
     ],
 )  # fmt: skip
 def test_a_forward_in_one_piece_gives_what_its_author_reads(way: Any, readout: str) -> None:

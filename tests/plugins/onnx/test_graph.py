@@ -17,6 +17,7 @@ from tests.networks import toy
 def test_it_carries_the_models_name_version_and_labels(digits_like: Network) -> None:
     model = build(digits_like, "digits", 3, "1.2.3")
     onnx.checker.check_model(model, full_check=True)
+    assert (model.opset_import[0].version, model.ir_version) == (21, 10)  # which ONNX Runtime 1.20 has
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata["name"] == model.graph.name == "digits"
     assert metadata["version"] == "3"
