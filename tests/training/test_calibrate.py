@@ -132,6 +132,7 @@ def test_the_command_publishes_the_same_network_with_a_calibration(tmp_path: Pat
     # 18 of 90 are for the test, and of the 72 others 8 are held out.
     assert (after.calibration.samples, after.calibration.training_samples) == (8, 64)
     assert after.card == with_section(before.card, EARLY, calibration_text(after.calibration))
+    assert "0 of 8 rules out, at 95 % confidence, only more than 31.2 points." in after.card  # 1 - 0.05 ** (1 / 8)
     assert File.ONNX_MODEL in after.manifest.files
 
 

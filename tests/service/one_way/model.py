@@ -209,6 +209,8 @@ class Ask:
                 start, stop = numbers[round(place * (len(numbers) - 1))].span()
             if what == "header":  # before its own ones, or behind them
                 head = head.replace(b"\r\n", b"\r\n" + text + b"\r\n", 1) if place < 0.5 else head + b"\r\n" + text
+            elif what == "end":  # in place of so many bytes
+                body = body[: len(body) - round(place)] + text
             else:
                 body = body[:start] + text + body[stop + (what == "in place") :]
         return head, body

@@ -117,6 +117,14 @@ OF_VALUES, PAIR, BITS = Ask("image"), Ask(kind="v2 FP32", samples=2), Ask(kind="
         (OF_VALUES, replace(OF_VALUES, samples=5, odd=(("byte", 1, b""),)), 413),  # 5 × 12 values at each of 4 steps
         (PAIR, replace(PAIR, odd=(("number", 1, b"1, 1, 1"),)), 400),  # three samples where the shape says two
         (BITS, replace(BITS, odd=(("in place", 0.995, b"\x02"),)), 400),  # its last byte, which is neither 0 nor 1
+        *(
+            (Ask("image", kind=kind, samples=2), Ask("image", kind=kind, samples=2, odd=(("end", cut, text),)), 400)
+            for kind, cut, text in (
+                ("bytes FP32", 4 * 12, b""),  # a sample where the shape says two
+                ("bytes INT32", 4, b"\1\0\0\1"),  # 2**24 + 1, which float32 has not
+                *(("<f8", 0, bytes(4)), ("gzip", 0, b"x"), ("gzip", 4, b"")),
+            )
+        ),
     ],
 )
 def test_what_is_odd_is_answered_alike_behind_what_is_usual(machine: OneWay, usual: Ask, odd: Ask, status: int) -> None:
