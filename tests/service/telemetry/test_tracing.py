@@ -119,6 +119,14 @@ def test_a_request_is_a_span_below_its_clients_and_has_its_own(
     assert request.end_time_unix_nano > request.start_time_unix_nano
 
 
+def test_a_request_without_a_trace_begins_the_one_that_its_line_names(repository: Path, collector: Collector) -> None:
+    with running(repository) as service:
+        assert httpx.post(f"{service.url}/predict", json=BODY).status_code == 200
+        assert service.stop() == 0
+    (line,) = (entry for entry in service.entries if entry["event"] == "request")
+    assert {span.trace_id.hex() for span in collector.spans()} == {line["trace_id"]}
+
+
 @given(st.lists(st.floats(0, 1e7), min_size=2))
 def test_moments_keep_their_order_as_times_of_day(moments: list[float]) -> None:
     at = zero()
