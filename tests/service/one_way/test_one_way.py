@@ -177,11 +177,14 @@ def test_a_failure_goes_the_full_way_for_each_request(machine: OneWay, of: type,
 
 HEADERS = (("Origin", OWN), ("X-Server-Timing", "1"))
 CHEAP = ["charset", "gzip", "<f4", "<f8", "|u1", "<i4", "v2 FP64", "bytes UINT8"]
+OF_EVENTS = Ask("pairs", kind="events", headers=HEADERS)
 CALLS = [CALL, Ask(kind="typed FP32"), Ask("rate", kind="raw FP32", options=(("seed", 3),))]
 
 
 @pytest.mark.parametrize(
-    "ask", [*(Ask(kind=kind, samples=3, headers=HEADERS) for kind in CHEAP), *CALLS], ids=lambda ask: ask.kind
+    "ask",
+    [*(Ask(kind=kind, samples=3, headers=HEADERS) for kind in CHEAP), OF_EVENTS, *CALLS],
+    ids=lambda ask: ask.kind,
 )
 def test_no_request_of_numbers_is_dear_nor_a_call_from_its_third_message_on(machine: OneWay, ask: Ask) -> None:
     for _ in range(2 * ask.is_call):
