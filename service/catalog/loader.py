@@ -83,7 +83,7 @@ class Loader:
     processes: LoadProcesses
     on_load: Callable[[LoadedModel], object]  # gets each version that was loaded, on its thread
     on_unload: Callable[[str], None]  # gets the name of a model that is unloaded
-    before_ready: Callable[[], None]  # is called once the first load is over
+    before_ready: Callable[[], None]  # is called once the first load is over, and once another engine has taken over
 
     def __post_init__(self, listing: Listing) -> None:
         self.copied = listing.copied
@@ -132,14 +132,15 @@ class Loader:
             stop.set()
         if compiled:
             self.processes = LoadProcesses(self.settings, self.processes.prepare_engine, waits=True)
-            for name in self.catalog.models:
-                self._begin(name, self._load_again)
         else:
             log.error("kernels_not_compiled", tries=compiler.started, meaning="answers go on by another engine")
             self.processes.compiler = None
             for entry in self.catalog.every_version():
                 entry.compiling = False
         self.compiled.set()
+        loads = [self._begin(name, self._load_again) for name in self.catalog.models if compiled]
+        await asyncio.gather(*loads, return_exceptions=True)
+        self.before_ready()  # once more, since the other engine's imports are many
 
     async def _load_again(self, name: str) -> None:
         entries = self.catalog.models.get(name, {})

@@ -12,7 +12,7 @@ import numpy as np
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
-from spikeserve.models.engines.compiling import Compiler, can_share
+from spikeserve.models.engines.compiling import FOLDER, Compiler, can_share
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.models.spec.price import LoadLimits
 from spikeserve.service.catalog.cost import Cost, seconds_per_step
@@ -55,6 +55,8 @@ def loaded(bundle: Bundle, settings: Settings, prepare: Callable[[str], None]) -
             raise
         model, engines = load(bundle, settings), ()  # which may be the only one that can run it, and waits for kernels
     if not engines or not can_share():
+        if engines:
+            print(f"spikeserve: {model.engine.name} answers: no kernels can be kept in {FOLDER}", file=sys.stderr)
         yield model
         return
     print(f"spikeserve: compiling kernels: answers come by {model.engine.name} until then", file=sys.stderr)

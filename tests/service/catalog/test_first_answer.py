@@ -320,3 +320,15 @@ def test_the_command_says_which_engine_answers_and_ends_without_kernels(
     assert json.loads(said.out)["spike_counts"] == COUNTS[0]
     assert said.err == "spikeserve: compiling kernels: answers come by onnx until then\n"
     os.close(first_start.lock)
+
+
+def test_where_kernels_cannot_be_kept_the_command_says_once_where_and_who_answers(
+    first_start: FirstStart, bundle: Bundle, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as on a read-only disk
+    with loaded(bundle, Settings(), prepare) as model:
+        first_start.over()
+        assert model.newest.engine.name == "onnx"
+    said = capfd.readouterr().err
+    assert said.startswith("spikeserve: onnx answers: no kernels can be kept in ")
+    assert said.count("\n") == 1
