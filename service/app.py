@@ -34,7 +34,7 @@ from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.inference.sessions.blob import Blobs, secret_of
-from spikeserve.service.inference.sessions.table import Ended, Places, Sessions
+from spikeserve.service.inference.sessions.table import EndReason, Places, Sessions
 from spikeserve.service.keys import KeyRing
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
@@ -62,7 +62,7 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     listing = Listing.of(settings)
     catalog = Catalog(unloaded_versions(settings, listing.versions), listing.default)
     readiness = Readiness(catalog, workers, settings)
-    processes, end_all = LoadProcesses(settings, prepare), partial(places.end_all, Ended.UNLOADED)
+    processes, end_all = LoadProcesses(settings, prepare), partial(places.end_all, EndReason.UNLOADED)
     loader = Loader(settings, listing, catalog, readiness, loaders, processes, readers_of, end_all, before_ready)
     return Services(
         settings,

@@ -9,7 +9,7 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.loader import Loader
 from spikeserve.service.inference.scheduling.queue import Queue
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
-from spikeserve.service.inference.sessions.table import Ended
+from spikeserve.service.inference.sessions.table import EndReason
 from spikeserve.service.services import Services
 from tests import held
 
@@ -59,7 +59,7 @@ class Inside:
 
     def end_sessions(self, name: str | None = None) -> None:
         """End every session and sequence, or those of one model, as a server that drains does."""
-        self.services.places.end_all(Ended.DRAINING, name)
+        self.services.places.end_all(EndReason.DRAINING, name)
 
     def forget(self) -> None:
         """Forget what is known of heads and frames of requests."""

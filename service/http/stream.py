@@ -32,7 +32,7 @@ from spikeserve.service.inference.decoding.media import BYTES, RECORDS
 from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
-from spikeserve.service.inference.sessions.table import Ended, OpenSession
+from spikeserve.service.inference.sessions.table import EndReason, OpenSession
 from spikeserve.service.inference.sessions.values import ValueWindows
 from spikeserve.service.inference.sessions.windows import Windows
 from spikeserve.service.services import Services
@@ -43,7 +43,7 @@ MESSAGES = {LINES, "application/jsonl"}
 LINE_BYTES = 2**26  # of a message in a body
 LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which may be thousands
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
-CODES, GOING_AWAY = {None: 1000, Ended.ERROR: 1008}, 1001  # WebSocket's, by why a session ended
+CODES, GOING_AWAY = {None: 1000, EndReason.ERROR: 1008}, 1001  # WebSocket's, by why a session ended
 SOCKET = "spikeserve.socket"  # the extension of ASGI of our own server: its `connection` has `write_texts`
 
 

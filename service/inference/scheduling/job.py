@@ -95,7 +95,7 @@ class Terms(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Queued(Generic[Content]):
+class RawJob(Generic[Content]):
     """A job whose body waits to be decoded; `reserve` reserves bytes of the memory budget until the request ends."""
 
     job: Job
@@ -103,14 +103,14 @@ class Queued(Generic[Content]):
     body: bytes
     reserve: Callable[[int], None]
 
-    def decode(self) -> Decoded[Content]:
+    def decode(self) -> Work[Content]:
         """Decode the body and reserve the answer's bytes; raises what the codec raises, and Overloaded."""
         began = perf_counter()
-        return Decoded.of(self.job, self.codec, self.codec.decode(self.body), began, self.reserve)
+        return Work.of(self.job, self.codec, self.codec.decode(self.body), began, self.reserve)
 
 
 @dataclass(eq=False)
-class Decoded(Generic[Content]):
+class Work(Generic[Content]):
     """A decoded job, which waits for a run, or for several where it has more samples than one holds.
 
     One of a session or a sequence goes on from `state`, where None is rest.
@@ -122,12 +122,12 @@ class Decoded(Generic[Content]):
     query: Query
     state: State | None = None
     started: int = field(default=0, init=False)  # how many of its samples are in runs that have started
-    results: dict[int, Unrendered] = field(default_factory=dict, init=False)  # by the index of each one's first sample
+    results: dict[int, Part] = field(default_factory=dict, init=False)  # by the index of each one's first sample
 
     @classmethod
     def of(
         cls, job: Job, codec: Renderer[Any, Content], query: Query, began: float, reserve: Callable[[int], None]
-    ) -> Decoded[Content]:
+    ) -> Work[Content]:
         """Make it of a job's query, whose decoding `began` then; `reserve` the bytes of its answer, unless few."""
         job.times.decode_seconds = perf_counter() - began
         if query.answer_bytes > SHORT_BYTES:
@@ -165,13 +165,13 @@ class Decoded(Generic[Content]):
             times.encode_began, times.encode_ended = began, perf_counter()
         return own
 
-    def outcome(self, shard: Shard, result: RunResult, after: State | None) -> Answer[Content] | Unrendered:
+    def outcome(self, shard: Shard, result: RunResult, after: State | None) -> Answer[Content] | Part:
         """Render the answer, unless it is long or other runs have parts of it: that is done elsewhere."""
         if shard.stop - shard.start < self.samples or self.query.answer_bytes > SHORT_BYTES:
-            return Unrendered(result, after)
+            return Part(result, after)
         return self.render(result, after)
 
-    def add(self, start: int, ran: Unrendered) -> Callable[[], Answer[Content]] | None:
+    def add(self, start: int, ran: Part) -> Callable[[], Answer[Content]] | None:
         """Add the result of the samples from `start` on; the last one to come returns the function that renders all."""
         self.results[start] = ran
         if sum(len(each.result.readout) for each in self.results.values()) < self.samples:
@@ -200,12 +200,12 @@ class Decoded(Generic[Content]):
 class Shard(NamedTuple):
     """The samples of a job from `start` to `stop`: all of them, unless that is split."""
 
-    work: Decoded[Any]
+    work: Work[Any]
     start: int
     stop: int
 
 
-class Unrendered(NamedTuple):
+class Part(NamedTuple):
     """What some of a job's samples gave, or all of them; the state after it is that of a job of one sample."""
 
     result: RunResult

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded, MalformedHeader, shown
 from spikeserve.service.inference.decoding.body import RequestBody
-from spikeserve.service.inference.scheduling.job import Answer, Content, Decoded, Job, Queued
+from spikeserve.service.inference.scheduling.job import Answer, Content, Job, RawJob, Work
 from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, Q, Sender
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.telemetry.metrics import Metrics
@@ -78,9 +78,9 @@ class Pipeline:
             raise _late(model)
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
         job = Job.begin(model, times, sender)
-        stage: Queued[Content] | Decoded[Content] = Queued(job, codec, content, body.reserve)
+        stage: RawJob[Content] | Work[Content] = RawJob(job, codec, content, body.reserve)
         if query is not None:
-            stage = Decoded.of(job, codec, query, times.arrived, body.reserve)
+            stage = Work.of(job, codec, query, times.arrived, body.reserve)
         with self.scheduler.admitted(stage):
             return await self._wait(job, deadline, body)
 

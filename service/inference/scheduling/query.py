@@ -28,7 +28,7 @@ class Sender(NamedTuple):
 NOBODY = Sender()  # of a request that belongs to no sequence
 
 
-class Returned(StrEnum):
+class AnswerField(StrEnum):
     """The optional fields of an answer."""
 
     RASTER = "raster"
@@ -42,10 +42,11 @@ class RunOptions(NamedTuple):
     time_steps: int
     seed: int = 0
     stop: StopRule | None = None
-    returned: frozenset[Returned] = frozenset()
+    returned: frozenset[AnswerField] = frozenset()
 
 
-RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE}  # those that the engine must record
+# Those that the engine must record.
+RECORDED = {AnswerField.RASTER: Record.RASTER, AnswerField.MEMBRANE: Record.MEMBRANE}
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,6 @@ class RunFields(Strict):
         "how many each took. By default all steps run.",
     )
 
-    def options(self, time_steps: int, returned: Iterable[Returned] = ()) -> RunOptions:
+    def options(self, time_steps: int, returned: Iterable[AnswerField] = ()) -> RunOptions:
         """Return the options of a run of so many steps."""
         return RunOptions(time_steps, self.seed, self.stop, frozenset(returned))

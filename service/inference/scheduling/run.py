@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 from spikeserve.models.coding import Inputs, join_inputs
 from spikeserve.models.engines import State, Stop
 from spikeserve.models.errors import InvalidInput, SpikeserveError
-from spikeserve.service.inference.scheduling.job import Answer, Shard, Unrendered
+from spikeserve.service.inference.scheduling.job import Answer, Part, Shard
 
-Outcome: TypeAlias = Answer[Any] | Unrendered | Exception
+Outcome: TypeAlias = Answer[Any] | Part | Exception
 
 
-class Computed(NamedTuple):
+class RunOutcome(NamedTuple):
     """The outcome of each shard of a run, how many samples went through the engine, and how many seconds that took."""
 
     outcomes: list[tuple[Shard, Outcome]]
@@ -22,7 +22,7 @@ class Computed(NamedTuple):
     seconds: float = 0.0
 
 
-def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
+def compute(shards: Sequence[Shard], stop: Stop | None = None) -> RunOutcome:
     """Run shards of equal terms as one batch. An invalid shard fails alone. Raises Stopped."""
     taken: list[Shard] = []
     inputs: list[Inputs] = []
@@ -36,7 +36,7 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
         except SpikeserveError as error:
             outcomes.append((shard, error))
     if not taken:
-        return Computed(outcomes)
+        return RunOutcome(outcomes)
     batch, terms, after = join_inputs(inputs), taken[0].work.terms, None
     started = perf_counter()
     try:
@@ -46,10 +46,10 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
             result = terms.model.run(batch, terms.options.stop, terms.record, stop)
     except InvalidInput as error:  # such as of a neuron that fires too often
         if len(taken) == 1:
-            return Computed([*outcomes, (taken[0], error)])
+            return RunOutcome([*outcomes, (taken[0], error)])
         alone = [compute([shard], stop) for shard in taken]
         outcomes += [outcome for each in alone for outcome in each.outcomes]
-        return Computed(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
+        return RunOutcome(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
     ended = perf_counter()
     end = 0
     for shard in taken:
@@ -59,7 +59,7 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
         # A copy, so that not all the batch is kept.
         state = after if after is None or len(taken) == 1 else after.copied(start, end)
         outcomes.append((shard, shard.work.outcome(shard, own, state)))
-    return Computed(outcomes, batch.batch, ended - started)
+    return RunOutcome(outcomes, batch.batch, ended - started)
 
 
 def _joined_states(shards: Sequence[Shard]) -> State | None:

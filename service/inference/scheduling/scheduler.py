@@ -34,10 +34,10 @@ from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import DeadlineExceeded, ShuttingDown, queue_full
 from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
-from spikeserve.service.inference.scheduling.job import Answer, Decoded, Job, Queued, ResultCodec, Terms, Unrendered
+from spikeserve.service.inference.scheduling.job import Answer, Job, Part, RawJob, ResultCodec, Terms, Work
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, RunOptions
 from spikeserve.service.inference.scheduling.queue import Price, Queue, Run
-from spikeserve.service.inference.scheduling.run import Computed, compute
+from spikeserve.service.inference.scheduling.run import RunOutcome, compute
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import Times
@@ -49,7 +49,7 @@ SHORT_ANSWER = 2**20  # bytes; a longer answer is rendered behind other long one
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
-Resume: TypeAlias = Callable[[Decoded[Any]], None]  # lets a job wait for its run
+Resume: TypeAlias = Callable[[Work[Any]], None]  # lets a job wait for its run
 
 
 @dataclass(eq=False)
@@ -62,7 +62,7 @@ class Scheduler:
     threads: Threads
     codec_threads: tuple[Threads, Threads]  # by price, one thread each
     interpreter: Interpreter  # of the codec threads
-    enter_sequence: Callable[[Decoded[Any], Resume], None]
+    enter_sequence: Callable[[Work[Any], Resume], None]
     metrics: Metrics
     settings: Settings
 
@@ -75,7 +75,7 @@ class Scheduler:
         self.decoded_bytes = 0  # of samples of jobs that were decoded on a thread and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
         # Ordered sets, by price: the first is next.
-        self.undecoded: tuple[dict[Queued[Any], None], ...] = ({}, {})
+        self.undecoded: tuple[dict[RawJob[Any], None], ...] = ({}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
         self.decoding = [False for _ in Price]  # whether a body is being decoded there
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
@@ -116,7 +116,7 @@ class Scheduler:
         query = Query(inputs, RunOptions(inputs.time_steps), 0)
         job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000)
         try:
-            self.resume(Decoded(job, Terms(model, query.options, keeps_state=True), ResultCodec(), query, state))
+            self.resume(Work(job, Terms(model, query.options, keeps_state=True), ResultCodec(), query, state))
             answer: Answer[RunResult] = await job.answer
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error
@@ -125,7 +125,7 @@ class Scheduler:
         return answer
 
     @contextmanager
-    def admitted(self, stage: Queued[Any] | Decoded[Any]) -> Iterator[None]:
+    def admitted(self, stage: RawJob[Any] | Work[Any]) -> Iterator[None]:
         """Admit a job, decoded or not; at the end it is over.
 
         Raises Overloaded, UnsupportedMedia, and InvalidRequest for a sequence that is not open.
@@ -136,7 +136,7 @@ class Scheduler:
         queue.unstarted.add(job)
         job.holds.callback(self._begin, job)
         try:
-            if isinstance(stage, Queued):
+            if isinstance(stage, RawJob):
                 # A body so small that it was not decoded at once may stand for much.
                 short = SMALL_BODY < len(stage.body) <= SHORT_BODY
                 undecoded = self.undecoded[Price.SHORT if short else Price.LONG]
@@ -149,7 +149,7 @@ class Scheduler:
         finally:
             _forget(job)
 
-    def _enter(self, decoded: Decoded[Any]) -> None:
+    def _enter(self, decoded: Work[Any]) -> None:
         """Let a decoded job wait for its run, or for the jobs of its sequence that came before."""
         if decoded.query.timeout is not None:
             decoded.job.expire_at(decoded.job.arrived + decoded.query.timeout)
@@ -158,7 +158,7 @@ class Scheduler:
         else:
             self.enter_sequence(decoded, self.resume)
 
-    def resume(self, work: Decoded[Any]) -> None:
+    def resume(self, work: Work[Any]) -> None:
         """Let work wait for its run from now on."""
         self._wait(work, _now())
         self._dispatch()
@@ -170,7 +170,7 @@ class Scheduler:
         coding.add_done_callback(lambda _: self.interpreter.end())
         return coding
 
-    def _wait(self, work: Decoded[Any], since: float) -> None:
+    def _wait(self, work: Work[Any], since: float) -> None:
         model = work.terms.model
         queue = self.queue(model)
         self.waiting[queue.add(work, since)][model] = None
@@ -235,7 +235,7 @@ class Scheduler:
                 queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
         return False
 
-    def _decoded(self, lane: Price, job: Job, decoding: Future[Decoded[Any] | None]) -> None:
+    def _decoded(self, lane: Price, job: Job, decoding: Future[Work[Any] | None]) -> None:
         self.decoding[lane] = False
         decoded = _result(job, decoding)
         if decoded is not None:
@@ -253,15 +253,15 @@ class Scheduler:
         if size:
             asyncio.get_running_loop().call_soon(self._dispatch)
 
-    def _computed(self, queue: Queue, model: LoadedModel, run: Run, computing: Future[Computed]) -> None:
+    def _computed(self, queue: Queue, model: LoadedModel, run: Run, computing: Future[RunOutcome]) -> None:
         del self.began[computing]
         queue.running.discard(run)
         error = _error(computing)
-        failed = error and Computed([(shard, error) for shard in run.shards])
+        failed = error and RunOutcome([(shard, error) for shard in run.shards])
         self._deliver(model, failed or computing.result())
         self._dispatch()
 
-    def _deliver(self, model: LoadedModel, computed: Computed) -> None:
+    def _deliver(self, model: LoadedModel, computed: RunOutcome) -> None:
         if computed.samples:
             self.metrics.models.count_run(model, computed.samples, computed.seconds)
         for (work, start, _), outcome in computed.outcomes:
@@ -269,7 +269,7 @@ class Scheduler:
             if isinstance(outcome, Exception):
                 job.fail(outcome)
                 job.holds.close()
-            elif not isinstance(outcome, Unrendered):
+            elif not isinstance(outcome, Part):
                 if not job.over:
                     job.answer.set_result(outcome)
             elif (render := work.add(start, outcome)) is not None:  # a long answer, on a thread

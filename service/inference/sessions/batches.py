@@ -72,11 +72,8 @@ class Batches:
 
         It is at once where one file was ready, in this iteration or the one in which a message came and woke a task.
         """
-        begun, is_due, now = (
-            state or State.rest(model.network, 1),
-            bool(self.waiting),
-            self.scheduler.interpreter.iteration,
-        )
+        begun, is_due = state or State.rest(model.network, 1), bool(self.waiting)
+        now = self.scheduler.interpreter.iteration
         # To run without a look at each of the arrays.
         key = model, windows[0].time_steps, isinstance(begun.arrays, EngineArrays)
         self.waiting.setdefault(key, []).append((windows, begun, answer))

@@ -132,19 +132,19 @@ class StreamOptions(Strict):
     )
     window_steps: Annotated[int, Field(ge=1, strict=False)] | None = Field(
         default=None,
-        description="Time steps of a window; by default the model's, or 1, or all that it was trained with.",
+        description="Time steps of a window; by default the input's or 1, for `direct` and `rate` those of training.",
     )
     lateness_us: Annotated[int, Field(ge=0, le=MAX_STEP_US, strict=False)] | None = Field(
-        default=None, description="Microseconds that an event may come behind the latest one; 0 by default."
+        default=None, description="Microseconds that an event may come behind the latest one; for events, by default 0."
     )
     scores: Reading = Field(
-        default=Reading.TOTAL, strict=False, description="What the class is read from: total, window or decay."
+        default=Reading.TOTAL, strict=False, description="What the class is read from: total, window (alone) or decay."
     )
     decay: Annotated[float, Field(gt=0, lt=1, strict=False)] = Field(
-        default=0.9, description="How much a window counts for the next."
+        default=0.9, description="For scores=decay: how much a window counts for the next."
     )
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=False)] = Field(
-        default=0, description="The seed of `rate` coding."
+        default=0, description="The seed of `rate` coding; the same one draws the same spikes."
     )
 
     @classmethod

@@ -22,7 +22,7 @@ from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY
 from spikeserve.service.inference.sessions import messages
 from spikeserve.service.inference.sessions.batches import Results
 from spikeserve.service.inference.sessions.blob import Blobs
-from spikeserve.service.inference.sessions.table import WHY, Ended, OpenSession, Sessions
+from spikeserve.service.inference.sessions.table import WHY, EndReason, OpenSession, Sessions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window
 
@@ -85,7 +85,7 @@ class Stream:
             why = WHY[ended].format(seconds=self.sessions.settings.session_idle_seconds)
             await self.tell(await self.blobs.line(self.session, why))
         except (ServiceError, InvalidInput) as error:
-            self.opened.ended = Ended.ERROR
+            self.opened.ended = EndReason.ERROR
             await self.tell(await self.blobs.line(self.session, "an error ended the session"))
             await self.tell({"type": "error", "error": str(error)})
         finally:
@@ -158,7 +158,7 @@ class Stream:
         if left > 0:
             self.idle_timer = loop.call_later(left, self._watch)
         else:
-            self.opened.end(Ended.IDLE)
+            self.opened.end(EndReason.IDLE)
 
     async def _handle(self, content: bytes | str | None, arrived: float) -> bool:
         """Handle a message, and return whether the session goes on."""

@@ -31,7 +31,7 @@ from spikeserve.service.telemetry.metrics import Metrics
 UNCOUNTED_BYTES = 2**16  # of events that wait; a session that holds more counts in the memory budget
 
 
-class Ended(StrEnum):
+class EndReason(StrEnum):
     """Why a session ended."""
 
     CLIENT = "client"
@@ -43,9 +43,9 @@ class Ended(StrEnum):
 
 
 WHY = {
-    Ended.IDLE: "nothing was sent for {seconds:g} seconds",
-    Ended.UNLOADED: "the model was unloaded",
-    Ended.DRAINING: "the server is shutting down",
+    EndReason.IDLE: "nothing was sent for {seconds:g} seconds",
+    EndReason.UNLOADED: "the model was unloaded",
+    EndReason.DRAINING: "the server is shutting down",
 }
 
 
@@ -64,11 +64,11 @@ class Place:
         self.places = places
         self.model = model
         self.client = client
-        self.end: Callable[[Ended], None] = self.leave  # ends what has it
+        self.end: Callable[[EndReason], None] = self.leave  # ends what has it
         places.open.add(self)
         places.count(self, 1)
 
-    def leave(self, why: Ended) -> None:
+    def leave(self, why: EndReason) -> None:
         """Give it back, once."""
         if self in self.places.open:
             self.places.open.discard(self)
@@ -101,7 +101,7 @@ class Places:
             raise
         return Place(self, model, client)
 
-    def end_all(self, why: Ended = Ended.DRAINING, name: str | None = None) -> None:
+    def end_all(self, why: EndReason = EndReason.DRAINING, name: str | None = None) -> None:
         """End every session and sequence, or those of one model."""
         for place in list(self.open):
             if name in (None, place.model.name):
@@ -159,14 +159,14 @@ class OpenSession:
     def __init__(self, session: Session, task: asyncio.Task[Any] | None, budget: MemoryBudget) -> None:
         self.session = session
         self.task = task
-        self.ended: Ended | None = None
+        self.ended: EndReason | None = None
         self.pending = Reservation(budget)
 
     def reserve(self, size: int) -> None:
         """Hold `size` bytes of the memory budget for events that wait; few are not counted. Raises Overloaded."""
         self.pending.resize(size, UNCOUNTED_BYTES)
 
-    def end(self, why: Ended) -> None:
+    def end(self, why: EndReason) -> None:
         """End it, unless it is ending: its task hands the state back."""
         if self.ended is None:
             self.ended = why
@@ -199,10 +199,10 @@ class Sessions:
             with opened.pending:
                 yield opened
         except BaseException:
-            opened.ended = opened.ended or Ended.LEFT
+            opened.ended = opened.ended or EndReason.LEFT
             raise
         finally:
-            ended = opened.ended or Ended.CLIENT
+            ended = opened.ended or EndReason.CLIENT
             place.leave(ended)
             counted: Any = session.windows.counts
             labels.update({"windows": session.at.number, **counted, "ended": ended.value})

@@ -45,7 +45,7 @@ from spikeserve.service.inference.protocols.native.schemas import (
     refuse_options,
     request_type,
 )
-from spikeserve.service.inference.scheduling.query import FEW_VALUES, RECORDED, Query, Returned, RunOptions
+from spikeserve.service.inference.scheduling.query import FEW_VALUES, RECORDED, AnswerField, Query, RunOptions
 
 MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
 
@@ -92,7 +92,7 @@ class NativeCodec:
     def render(self, query: Query, result: RunResult, after: State | None = None) -> Pieces:  # noqa: ARG002
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
         size = query.answer_bytes
-        if Returned.RASTER in query.options.returned:
+        if AnswerField.RASTER in query.options.returned:
             spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
             self.model.limits.check_raster(spikes, size, len(query.samples), query.options.time_steps)
         head, tail = self.envelope(query.options.time_steps)

@@ -13,13 +13,13 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.inference.decoding.pieces import as_list
 from spikeserve.service.inference.protocols.native.schemas import Prediction, Raster, RecordedFields, ValuesPrediction
-from spikeserve.service.inference.scheduling.query import Returned
+from spikeserve.service.inference.scheduling.query import AnswerField
 
 Row = Callable[[NDArray[Any]], list[Any]]
 Predictions = list[Prediction] | list[ValuesPrediction]
 
 
-def predictions(result: RunResult, task: Spec, returned: Set[Returned], row: Row = as_list) -> Predictions:
+def predictions(result: RunResult, task: Spec, returned: Set[AnswerField], row: Row = as_list) -> Predictions:
     """Return one prediction for each sample of `result`, in order, with the optional fields that `returned` names.
 
     `row` makes a list of an array.
@@ -50,16 +50,16 @@ def _values(result: RunResult, row: Row) -> Iterator[ValuesPrediction]:
         yield {"values": values, "spike_counts": spike_counts, "synaptic_operations": met}
 
 
-def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[Returned], row: Row) -> None:
+def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[AnswerField], row: Row) -> None:
     for sample, answer in enumerate(answers):
         used = None if result.steps_used is None else int(result.steps_used[sample])
         if used is not None:
             answer["steps_used"] = used
-        if Returned.RASTER in returned:
+        if AnswerField.RASTER in returned:
             answer["raster"] = {name: _events(steps, row) for name, steps in _of(result.rasters, sample, used).items()}
-        if Returned.MEMBRANE in returned:
+        if AnswerField.MEMBRANE in returned:
             answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample, used).items()}
-        if Returned.SPIKES_PER_NODE in returned:
+        if AnswerField.SPIKES_PER_NODE in returned:
             answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
 
 

@@ -16,7 +16,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.inference.decoding.validation import Sample, Strict, first_error, nested, parameters
-from spikeserve.service.inference.scheduling.query import Returned, RunFields
+from spikeserve.service.inference.scheduling.query import AnswerField, RunFields
 
 # Lists stop at their first error (FailFast): a body of a million strings must not become a million errors.
 _Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -48,10 +48,10 @@ class PredictRequest(RunFields, Generic[Sample]):
         "row. For `spikes` coding a raster of shape (time_steps, *input shape), or events; for `current` coding "
         "values of that shape.",
     )
-    returned: list[Returned] = Field(
-        default=cast("list[Returned]", ()),  # no list, which pydantic would copy for each request
+    returned: list[AnswerField] = Field(
+        default=cast("list[AnswerField]", ()),  # no list, which pydantic would copy for each request
         alias="return",
-        max_length=len(Returned),
+        max_length=len(AnswerField),
         description="What each prediction also holds.",
     )
 
@@ -185,10 +185,10 @@ class Options(RunFields):
 
     model_config = ConfigDict(strict=False)
 
-    returned: Annotated[list[Returned], BeforeValidator(_listed)] = Field(
+    returned: Annotated[list[AnswerField], BeforeValidator(_listed)] = Field(
         default=[],
         alias="return",
-        max_length=len(Returned),
+        max_length=len(AnswerField),
         description="What each prediction also holds, separated by commas.",
     )
 

@@ -21,10 +21,10 @@ from spikeserve.models.engines import State
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.v2.codec import TensorCodec
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
-from spikeserve.service.inference.scheduling.job import Decoded
+from spikeserve.service.inference.scheduling.job import Work
 from spikeserve.service.inference.scheduling.query import InSequence, Sender
 from spikeserve.service.inference.scheduling.scheduler import Resume
-from spikeserve.service.inference.sessions.table import Ended, Place, Places
+from spikeserve.service.inference.sessions.table import EndReason, Place, Places
 from spikeserve.service.settings import Settings
 
 Connection: TypeAlias = tuple[str, int]  # the address and port that it comes from
@@ -39,7 +39,7 @@ class OpenSequence:
     place: Place
     used: float  # when it was last heard of, on the event loop's clock
     state: State | None = None
-    waiting: deque[Decoded[Any]] = field(default_factory=deque)  # its requests in order; the first one runs
+    waiting: deque[Work[Any]] = field(default_factory=deque)  # its requests in order; the first one runs
     timer: TimerHandle | None = None  # looks whether it is idle
 
 
@@ -52,7 +52,7 @@ class Sequences:
         self.open: dict[Key, OpenSequence] = {}
         self.several_workers = settings.workers > 1
 
-    def enter(self, decoded: Decoded[Any], resume: Resume) -> None:
+    def enter(self, decoded: Work[Any], resume: Resume) -> None:
         """Resume a decoded job when the requests of its sequence that came before have run.
 
         Raises InvalidRequest for a sequence that has not begun, and Overloaded for one too many.
@@ -68,7 +68,7 @@ class Sequences:
         elif sequence is None:
             raise InvalidRequest(self._not_open(job.model, named))
         if sequence is not None and named.start and sequence.model is not job.model:
-            self._close(key, sequence, Ended.CLIENT)  # one of a version that was replaced since; what waits there runs
+            self._close(key, sequence, EndReason.CLIENT)  # of a version that was replaced since; what waits there runs
             sequence = None
         if sequence is None:
             sequence = self._begin(key, job.model, job.sender)
@@ -83,7 +83,7 @@ class Sequences:
         """End the sequences that belong to a connection, which no request can reach any more."""
         for key, sequence in list(self.open.items()):
             if key[-1] == connection:
-                self._close(key, sequence, Ended.LEFT)
+                self._close(key, sequence, EndReason.LEFT)
 
     def _not_open(self, model: LoadedModel, named: InSequence) -> str:
         """Word the refusal of a request for a sequence that is not open."""
@@ -100,7 +100,7 @@ class Sequences:
         self._watch(key, sequence)
         return sequence
 
-    def _left(self, key: Key, sequence: OpenSequence, decoded: Decoded[Any], resume: Resume) -> None:
+    def _left(self, key: Key, sequence: OpenSequence, decoded: Work[Any], resume: Resume) -> None:
         """Go on after a request that was answered, failed or was abandoned."""
         was_first, answer = sequence.waiting[0] is decoded, decoded.job.answer
         sequence.waiting.remove(decoded)
@@ -109,7 +109,7 @@ class Sequences:
             sequence.state = answer.result().after
         sequence.used = asyncio.get_running_loop().time()
         if in_sequence(decoded).end and answered and not sequence.waiting:
-            self._close(key, sequence, Ended.CLIENT)
+            self._close(key, sequence, EndReason.CLIENT)
         elif was_first and sequence.waiting:
             _run(sequence, resume)
 
@@ -120,9 +120,9 @@ class Sequences:
         if left > 0 or sequence.waiting:
             sequence.timer = loop.call_later(max(left, idle / 2), self._watch, key, sequence)
         else:
-            self._close(key, sequence, Ended.IDLE)
+            self._close(key, sequence, EndReason.IDLE)
 
-    def _close(self, key: Key, sequence: OpenSequence, why: Ended) -> None:
+    def _close(self, key: Key, sequence: OpenSequence, why: EndReason) -> None:
         """End a sequence; what waits there still runs."""
         if self.open.get(key) is not sequence:
             return
@@ -132,7 +132,7 @@ class Sequences:
         sequence.place.leave(why)
 
 
-def in_sequence(decoded: Decoded[Any]) -> InSequence:
+def in_sequence(decoded: Work[Any]) -> InSequence:
     """Return the sequence that a job belongs to; raises ValueError for one that belongs to none."""
     if decoded.query.sequence is None:
         raise ValueError("the job belongs to no sequence")
@@ -154,7 +154,7 @@ def _check_has_sequences(model: LoadedModel) -> None:
         raise InvalidRequest(f"sequence_id is given, but the model has {whole}, expected another")
 
 
-def _on_version(decoded: Decoded[Any], model: LoadedModel) -> Decoded[Any]:
+def _on_version(decoded: Work[Any], model: LoadedModel) -> Work[Any]:
     """Return a job as it runs on the version that its sequence began with, which was replaced since."""
     if not isinstance(decoded.codec, TensorCodec) or model.spec.input != decoded.job.model.spec.input:
         raise InvalidRequest(
