@@ -72,6 +72,21 @@ def test_a_pool_gives_the_maximum_of_means_and_no_spike_more() -> None:
     assert found.item() == pytest.approx(0.5 * weight)
 
 
+def test_a_pool_comes_before_its_neuron_unless_others_take_what_that_gives() -> None:
+    class Pools(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.last = nn.Conv1d(1, 1, 1), nn.Conv1d(1, 1, 1), nn.Linear(1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.one(x))
+            pooled = nn.functional.max_pool1d(x, 2)
+            return self.last((pooled + nn.functional.max_pool1d(torch.relu(self.two(x)), 2)).flatten(1))
+
+    sources = taken_in(Pools(), 1, 2).spec.sources
+    assert (sources["max_pool1d"], sources["max_pool1d_2"]) == (("relu",), ("two",))
+
+
 def test_a_residual_network_converges_to_its_source_and_engines_agree_in_every_spike() -> None:
     network = Residual()
     samples = np.random.default_rng(0).uniform(-1, 1, (64, 1, 8, 8)).astype(np.float32)
