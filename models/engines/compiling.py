@@ -25,8 +25,7 @@ HELD = 3  # the descriptor by which it holds the lock
 TRIES = 2  # compilers that are started, where the first one dies
 LOOK_SECONDS, TELL_SECONDS = 0.2, 5.0
 FUNCTIONS = 51  # that the kernels are made of
-# The compiler's command; to look for garbage would take a twelfth of its time.
-RUN = "import gc, sys, spikeserve.models.engines.compiling as it; gc.disable(); it.compile_beside(*sys.argv[1:])"
+RUN = "import sys; from spikeserve.models.engines.compiling import compile_beside; compile_beside(*sys.argv[1:])"
 
 _one = RLock()  # of this process's threads, one compiles
 _locks: list[int] = []  # that this process holds: at most one

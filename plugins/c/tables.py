@@ -107,7 +107,7 @@ def terms(
 ) -> Terms:
     """Write the weights (outputs, inputs, …) in an order of axes in which C reads them one by one, outputs last."""
     outputs = len(weight)
-    units = np.array([_lowest_bit(row) for row in weight.reshape(outputs, -1)])
+    units = np.array([lowest_bit(row) if row.any() else 1.0 for row in weight.reshape(outputs, -1)])
     step = rule.arriving.step
     whole = np.rint(weight.astype(np.float64) / units.reshape(-1, *(1 for _ in weight.shape[1:])))
     listed = may_split and 0 < int(np.count_nonzero(weight)) < LISTED_SHARE * weight.size
@@ -159,8 +159,3 @@ def _halves(name: str, values: NDArray[Any]) -> str:
     nibbles = values.ravel().astype(np.int64) & 15
     pairs = nibbles[::2] | (nibbles[1::2] << 4)
     return array(name, "uint8_t", [str(pair) for pair in pairs.tolist()])
-
-
-def _lowest_bit(row: FloatArray) -> float:
-    """Give the largest power of two that divides every value of a row; 1 where all are 0."""
-    return lowest_bit(row) if row.any() else 1.0

@@ -130,7 +130,7 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     taken = [*tensors(args), *tensors(kwargs)]
     before = {id(tensor): mark for tensor in taken if (mark := tracer.traced(tensor)) is not None}
     where = tracer.line()
-    what = f"{where}: {_shown(func)}"
+    what = f"{where}: {resolve_name(func) or func.__name__}"
     call, why, beside = None, None, None
     try:
         beside = concatenated_state(tracer, func, args, kwargs)
@@ -241,7 +241,3 @@ def _as_module(call: Call, tensor: Tensor, traced: Signal | TimeReduction) -> Si
 def cure_of(name: str) -> str:
     """Return the advice for an activation without a node, such as GELU, and an empty string for other functions."""
     return "; train the network with ReLU in its place" if name.lower().replace("_", "") in ACTIVATIONS else ""
-
-
-def _shown(func: Any) -> str:
-    return resolve_name(func) or func.__name__

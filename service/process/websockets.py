@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from sys import getsizeof
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -241,8 +241,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.is_asked = False
         self.waiting.append(getsizeof(content))  # of a text, up to four bytes for each character
         self.ahead += self.waiting[-1]
-        message: Any = {"type": "websocket.receive", kind: content}
-        self.queue.put_nowait(message)
+        self.queue.put_nowait(cast("Any", {"type": "websocket.receive", kind: content}))
 
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment to its message; end the connection where there are too many."""

@@ -77,7 +77,8 @@ def declare(shape: Shape, training: Samples, held_out: Sequence[Samples], config
     if method is Normalise.NONE:
         return _input(shape=shape, low=least, high=most, out_of_range=beyond)
     scale = 1 / (most - least)
-    exact = coding not in (Coding.DIRECT, Coding.CURRENT) or (math.frexp(scale)[0] == 0.5 and _whole(training))
+    is_whole = (training == np.floor(training)).all()
+    exact = coding not in (Coding.DIRECT, Coding.CURRENT) or (math.frexp(scale)[0] == 0.5 and bool(is_whole))
     return _input(
         shape=shape,
         low=least,
@@ -87,10 +88,6 @@ def declare(shape: Shape, training: Samples, held_out: Sequence[Samples], config
         out_of_range=beyond,
         resolution=None if exact else RANGE_RESOLUTION,
     )
-
-
-def _whole(samples: Samples) -> bool:
-    return bool((samples == np.floor(samples)).all())
 
 
 def _by_feature(shape: Shape, training: Samples, config: DataConfig, method: Normalise) -> Input:

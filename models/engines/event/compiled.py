@@ -4,8 +4,8 @@ They are compiled for the processor that `processor.py` chooses.
 
 This file and `native.py` use parts of Numba which its documentation does not promise: njit's option `_nrt`, see
 `borrowing`, and those that leave out wrappers, see `inner`; the address of a function's code and how Numba calls it,
-see `Addressed` and `native.call_node`; arrays made of an address, see `native.array_at`; a dispatcher's `_cache`, its
-index, the classes of `numba.core.caching` that it takes, and the runtime that loaded code is linked with.
+see `FunctionPointer` and `native.call_node`; arrays made of an address, see `native.array_at`; a dispatcher's `_cache`,
+its index, the classes of `numba.core.caching` that it takes, and the runtime that loaded code is linked with.
 `njit(cache=True)` would do without the last, but knows a cache by the time at which one source file was written: an
 image's layers round that time, and a change of an intrinsic, in another file, leaves it as it was, so that an old
 kernel would run. And it fails where a cache cannot be written.
@@ -124,17 +124,12 @@ def borrowing(function: Callable[..., Any]) -> Callable[..., Any]:
     return inner(function, counted=False)
 
 
-def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function that is called in one place, and compiled there as if its statements stood in that place.
-
-    All that LLVM would do for a function of its own, and do again in its caller, is done once. The caller's kind is its
-    own: it may make arrays if that is `inner`.
-    """
-    made: Callable[..., Any] = njit(inline="always")(function)
-    return made
+# Makes a function that is called in one place, and compiled there as if its statements stood in that place: LLVM then
+# works on it once, and not for the function and for its caller. It may make arrays where its caller may.
+inlined: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(inline="always")
 
 
-class Compiled:
+class CompiledFunction:
     """A function that is compiled at its first use, or fetched from its cache."""
 
     def __init__(self, function: Callable[..., Any], **options: bool) -> None:
@@ -148,7 +143,7 @@ class Compiled:
         return any(processor == here for _, processor, _ in self.dispatcher._cache._cache_file._load_index())
 
 
-class Kernel(Compiled):
+class Kernel(CompiledFunction):
     """A compiled function that Python calls, through `call`; it runs without the interpreter's lock.
 
     Numba looks at the types of all arguments at each call, which takes longer than a small layer does. A kernel has one
@@ -176,7 +171,7 @@ class Kernel(Compiled):
         return self.code_for(arguments)(*arguments)
 
 
-class Addressed(Compiled):
+class FunctionPointer(CompiledFunction):
     """A compiled function of three integers that kernels call by its `address`, and that returns an integer."""
 
     @cached_property
@@ -190,7 +185,7 @@ class Addressed(Compiled):
 
 ADDRESSES = (types.int64, types.int64, types.int64)
 
-engine_kernels: list[Compiled] = []  # those of the event engine, which are made ready before the first request
+engine_kernels: list[CompiledFunction] = []  # those of the event engine, which are made ready before the first request
 
 
 def kernel(function: Callable[..., Any], *, counted: bool = False) -> Kernel:
@@ -200,8 +195,8 @@ def kernel(function: Callable[..., Any], *, counted: bool = False) -> Kernel:
     return made
 
 
-def addressed(function: Callable[..., Any], *, counted: bool = False) -> Addressed:
+def addressed(function: Callable[..., Any], *, counted: bool = False) -> FunctionPointer:
     """Make a function of the event engine that its kernels call by its address; see `kernel`."""
-    made = Addressed(function, counted=counted)
+    made = FunctionPointer(function, counted=counted)
     engine_kernels.append(made)
     return made

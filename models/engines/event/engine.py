@@ -24,7 +24,7 @@ from spikeserve.models.engines.base import Ending, Record, RunResult, State
 from spikeserve.models.engines.compiling import compiling
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.carried import CarriedArrays
-from spikeserve.models.engines.event.compiled import Addressed, engine_kernels
+from spikeserve.models.engines.event.compiled import FunctionPointer, engine_kernels
 from spikeserve.models.engines.event.cores import Cores, shared
 from spikeserve.models.engines.event.node_kernels import go_on
 from spikeserve.models.engines.event.plan import Plan
@@ -119,7 +119,7 @@ def compile_kernels() -> None:
     """Make every kernel ready; it takes some 20 s the first time on a machine, and then some tenths of one."""
     with nullcontext() if are_cached() else compiling():
         for kernel in engine_kernels:
-            if isinstance(kernel, Addressed):
+            if isinstance(kernel, FunctionPointer):
                 assert kernel.address  # noqa: S101  (which compiles it)
         spec = Spec.read(SMALL)
         network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})

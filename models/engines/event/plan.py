@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.engines.event import node_kernels, table
 from spikeserve.models.engines.event.carried import CarriedLayout
-from spikeserve.models.engines.event.compiled import Addressed
+from spikeserve.models.engines.event.compiled import FunctionPointer
 from spikeserve.models.engines.event.connections import (
     FLOATS,
     GATHER,
@@ -115,7 +115,7 @@ class Plan:
         self.slots.append(layout)
         return len(self.slots) - 1
 
-    def _add(self, name: str, function: Addressed, source: int, target: int, **fields: Any) -> None:
+    def _add(self, name: str, function: FunctionPointer, source: int, target: int, **fields: Any) -> None:
         """Add a row to the table."""
         row, layout = self.rows[len(self.names)], self.slots[target]
         self.names.append(name)
@@ -125,7 +125,7 @@ class Plan:
 
     def _planned(
         self, node: nodes.Node, network: Network, sums: Sums, before: Layout, after: Layout
-    ) -> tuple[Addressed, dict[str, Any]]:
+    ) -> tuple[FunctionPointer, dict[str, Any]]:
         """Return the function of a node that has one input and is no neuron, and the fields that it reads."""
         if isinstance(node, nodes.Weighted):
             fields, code = _connection(node, network, sums[node.name], before, after)

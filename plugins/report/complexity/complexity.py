@@ -74,18 +74,15 @@ class Complexity:
             multiplied = np.where(each.valued, each.count, 0).sum(axis=0)
             macs[each.connection] += multiplied
             acs[each.connection] += each.count.sum(axis=0) - multiplied
-        return Work(acs, macs, _active(result), _membrane_updates(self.network, result))
+        # Outputs of each spiking node that were not 0, (batch,).
+        active = {name: np.count_nonzero(each, axis=(0, *range(2, each.ndim))) for name, each in result.rasters.items()}
+        return Work(acs, macs, active, _membrane_updates(self.network, result))
 
     def group(self, time_steps: int) -> int:
         """Return how many samples may be recorded at once, so that they take GROUP_BYTES: at least one."""
         spec = self.network.spec
         sample = FLOAT_BYTES * time_steps * (2 * spec.recordable + spec.widest)
         return max(1, GROUP_BYTES // max(1, sample))
-
-
-def _active(result: RunResult) -> dict[str, Counts]:
-    """Return how many outputs of each spiking node were not 0, name to (batch,), over the steps of a recorded run."""
-    return {name: np.count_nonzero(raster, axis=(0, *range(2, raster.ndim))) for name, raster in result.rasters.items()}
 
 
 def _membrane_updates(network: Network, result: RunResult) -> dict[str, Counts]:

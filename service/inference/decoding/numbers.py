@@ -56,7 +56,8 @@ def cut_array(body: bytes, name: bytes, dtype: DTypeLike) -> SplitBody | None:
 
 def _array(text: bytes, dtype: DTypeLike) -> NDArray[Any] | None:
     """Return the array that `text` writes as rows of equal length, or None where it is anything else."""
-    shape = _shape(b"".join(part.translate(None, _IN_NUMBERS) for part in _scanned(text)))
+    parts = (text[start : start + SCAN_BYTES] for start in range(0, len(text), SCAN_BYTES))
+    shape = _shape(b"".join(part.translate(None, _IN_NUMBERS) for part in parts))
     if shape is None:
         return None
     flat = np.empty(int(np.prod(shape, dtype=np.int64)), dtype)
@@ -72,10 +73,6 @@ def _array(text: bytes, dtype: DTypeLike) -> NDArray[Any] | None:
     except (ValueError, OverflowError):  # not JSON, not numbers, or beyond any float
         return None
     return flat.reshape(shape) if filled == flat.size else None
-
-
-def _scanned(text: bytes) -> Iterator[bytes]:
-    return (text[start : start + SCAN_BYTES] for start in range(0, len(text), SCAN_BYTES))
 
 
 def _slices(text: bytes) -> Iterator[bytes]:

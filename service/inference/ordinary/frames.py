@@ -37,7 +37,6 @@ MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
 K = TypeVar("K")
 V = TypeVar("V")
-Store = TypeVar("Store", dict[Any, Any], set[int])
 
 
 class RepeatCache(Generic[K, V]):
@@ -50,18 +49,16 @@ class RepeatCache(Generic[K, V]):
     def came(self, key: K) -> bool:
         """Note a key, and return whether it came before."""
         again = hash(key) in self.once
-        _with_room(self.once).add(hash(key))
+        if len(self.once) == MAX_KNOWN:
+            self.once.clear()
+        self.once.add(hash(key))
         return again
 
     def learn(self, key: K, value: V) -> None:
         """Store the value of a key."""
-        _with_room(self.values)[key] = value
-
-
-def _with_room(store: Store) -> Store:
-    if len(store) == MAX_KNOWN:
-        store.clear()
-    return store
+        if len(self.values) == MAX_KNOWN:
+            self.values.clear()
+        self.values[key] = value
 
 
 class Span(NamedTuple):

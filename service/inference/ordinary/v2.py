@@ -31,11 +31,6 @@ def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: Write
     return Frame(group, samples, samples, write) if group.is_short(samples, query.answer_bytes) else None
 
 
-def _is_plain(body: bytes) -> bool:
-    """Return whether a body has the name of an input's values once, however JSON may write it."""
-    return body.count(b'"data"') == 1 and b"\\" not in body
-
-
 class InferEndpoint(HttpEndpoint):
     """The ordinary bodies for one model, of at most as many samples as `reader` has rows, and their answers.
 
@@ -65,7 +60,8 @@ class InferEndpoint(HttpEndpoint):
             is_float = query.datatype is Datatype.FP32
             typed = frame if is_float else frame._replace(dtype=DTYPES[query.datatype])
             return DecodedBody(typed, query.samples, is_plain=True)
-        return DecodedBody(frame, query.samples, query.datatype in DATATYPES and _is_plain(body))
+        is_once = body.count(b'"data"') == 1 and b"\\" not in body  # the name of the values, however JSON writes it
+        return DecodedBody(frame, query.samples, is_once and query.datatype in DATATYPES)
 
     def _writer(self, query: InferQuery) -> Write:
         """Make the function that writes an answer."""

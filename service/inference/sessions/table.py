@@ -204,5 +204,4 @@ class Sessions:
         finally:
             ended = opened.ended or EndReason.CLIENT
             place.leave(ended)
-            counted: Any = session.windows.counts
-            labels.update({"windows": session.at.number, **counted, "ended": ended.value})
+            labels.update({"windows": session.at.number, **session.windows.counts, "ended": ended.value})

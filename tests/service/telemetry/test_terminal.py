@@ -160,10 +160,10 @@ def test_a_first_start_says_that_it_compiles_kernels(tmp_path: Path) -> None:
 
 
 def test_kernels_that_are_compiled_are_not_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spikeserve.models.engines.event.compiled import Compiled, engine_kernels
+    from spikeserve.models.engines.event.compiled import CompiledFunction, engine_kernels
 
-    monkeypatch.setattr(Compiled, "is_cached", property(lambda _: True))
+    monkeypatch.setattr(CompiledFunction, "is_cached", property(lambda _: True))
     assert not compiles_first("event")
-    monkeypatch.setattr(Compiled, "is_cached", property(lambda kernel: kernel is not engine_kernels[-1]))
+    monkeypatch.setattr(CompiledFunction, "is_cached", property(lambda kernel: kernel is not engine_kernels[-1]))
     assert compiles_first("event")
     assert not compiles_first("reference")

@@ -19,14 +19,14 @@ from llvmlite import ir
 from numba import typeof
 from numba.core import cgutils, types
 
-from spikeserve.models.engines.event.compiled import Compiled, inner
+from spikeserve.models.engines.event.compiled import CompiledFunction, inner
 from spikeserve.models.engines.event.vectors import intrinsic
 
 WORTH_A_THREAD = 50_000  # nanoseconds
 _I64, _I32, _BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 
 
-class Kernel(Compiled):
+class Kernel(CompiledFunction):
     """A compiled function whose last arguments are the first of its items, their end, and the number of the part.
 
     It is compiled at its first call, for arguments of those types; later ones have the same.
