@@ -13,7 +13,8 @@ from spikeserve.models.errors import InvalidInput
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line of the service, and return its exit status."""
-    # The first process of a container ignores signals that it has no handler for, so SIGTERM would not stop it.
+    # Until there is a server to drain, SIGTERM ends the process at once: the first one of a container ignores signals
+    # that it has no handler for. An exception from here would be lost where it comes in a callback of a fork.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # A closed terminal (SIGHUP) stops it like SIGTERM, unless SIGHUP is ignored, for example by nohup.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         asked = list(arguments[:1]) in (["-h"], ["--help"])
         print(HELP, end="", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else USAGE
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # not 0: nothing is known to be right
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))  # not 0: nothing is known to be right
     path, *flags = arguments
     if not any(flag.partition("=")[0] == "--versions" for flag in flags):
         flags += ["--versions", "all"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -56,8 +55,6 @@ def main(arguments: Sequence[str]) -> int:
             return check.main(others)
     raise_file_limit()
     share_heap()
-    # Until there is a server to drain, SIGTERM ends the process at once.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = read_settings(arguments)
         app = create_app(settings, WorkerControl if settings.workers > 1 else Control, keep_from_collector)

@@ -168,6 +168,21 @@ def test_a_signal_before_it_has_imported_anything_ends_it_well(repository: Path)
     assert process.returncode == 0
 
 
+# The service, to which a signal comes when it forks, in a callback whose exceptions Python drops.
+SIGNALLED = """
+import os, signal, sys
+from spikeserve.service.__main__ import main
+
+os.register_at_fork(before=lambda: signal.raise_signal(signal.SIGTERM))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_while_it_forks_ends_it_well(repository: Path) -> None:
+    command = [sys.executable, "-c", SIGNALLED, "--port", "0", "--repository", str(repository)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60).returncode == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_second_signal_ends_it_at_once(repository: Path, workers: int) -> None:
     with running(repository, "--workers", str(workers), ready=workers) as service, half_asked(service):
