@@ -38,7 +38,7 @@ class Rows:
         from spikeserve.models.spec import Spec
         from spikeserve.models.spec.network import Network
         from spikeserve.training.errors import InvalidGraph
-        from spikeserve.training.importers.options import Imported
+        from spikeserve.training.importers.options import ImportedNetwork
         try:
             weight = np.loadtxt(source, dtype=np.float32, ndmin=2)
         except ValueError as error:
@@ -48,7 +48,7 @@ class Rows:
         nodes.append({"type": "IF", "name": "fires"})
         task = {"input": {"shape": [columns]}, "coding": "spikes", "time_steps": options.time_steps}
         spec = Spec.read({**task, "nodes": nodes, "labels": options.labels or [str(row) for row in range(rows)]})
-        return Imported(Network(spec, {"rows.weight": weight}), f"A file of {rows} rows")
+        return ImportedNetwork(Network(spec, {"rows.weight": weight}), f"A file of {rows} rows")
     def check(self, source, options):
         print(f"rows: {self.convert(source, options).network.spec.classes}. Can be served.")
         return 0

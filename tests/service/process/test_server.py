@@ -93,23 +93,25 @@ def test_a_request_that_comes_while_it_drains_keeps_no_port_open_and_is_answered
 async def test_clients_that_go_on_asking_have_a_last_answer_that_closes(repository: Path) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     requests = head % len(BODY) + BODY, b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
-    answered = asyncio.Event()
+    all_asked = asyncio.Barrier(33)  # a connection that was not accepted yet would be reset
 
     async def ask(request: bytes) -> None:
         reader, writer = await asyncio.open_connection(*urlsplit(service.url).netloc.split(":"))
         answer = b""
         while b"connection: close" not in answer:
             writer.write(request)
+            if not answer:
+                await reader.readuntil(b"200 OK")
+                await all_asked.wait()
             answer = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(re.findall(rb"content-length: (\d+)", answer)[0]))
-            answered.set()
         writer.close()
 
     with running(repository) as service:
         async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
             for request in requests * 16:
                 clients.create_task(ask(request))
-            await answered.wait()
+            await all_asked.wait()
             service.process.terminate()
         assert service.ended() == 0
 
