@@ -180,12 +180,14 @@ def _places() -> Iterator[tuple[str, str, str]]:
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import without what costs time and finds nothing; pydantic's models are built when they are used."""
+    """Make the imports in the block quick: no garbage collection, no plugins of pydantic, its models built at first use."""
     gc.disable()  # what is imported stays: to look for garbage in it takes a sixth of the time
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")  # to find them, all installed packages are read
     from pydantic import BaseModel
 
     BaseModel.model_config["defer_build"] = True  # FastAPI's models of an OpenAPI document take a tenth of the start
-    yield
-    gc.freeze()
-    gc.enable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

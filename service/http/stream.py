@@ -44,7 +44,7 @@ LINE_BYTES = 2**26  # of a message in a body
 LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which may be thousands
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
 CODES, GOING_AWAY = {None: 1000, EndReason.ERROR: 1008}, 1001  # WebSocket's, by why a session ended
-SOCKET = "spikeserve.socket"  # the extension of ASGI of our own server: its `connection` has `write_texts`
+SOCKET = "spikeserve.socket"  # the extension of ASGI of our own server: its `connection` writes texts
 
 
 async def stream_by_websocket(websocket: WebSocket) -> None:

@@ -52,7 +52,7 @@ def fit_here(run: RunFolder, epochs: int, checkpoint: Path, **options: Any) -> F
 
 
 def run_both(*commands: tuple[str, ...]) -> list[str]:
-    """Run each command in turn, with the variables that torchrun sets for one process; return what each prints."""
+    """Run commands one after the other in one of the two processes, and return what each prints."""
     runs = [training_here(*words, cwd=Path.cwd(), plots=False) for words in commands]
     assert [run.stderr for run in runs if run.returncode] == []
     return [run.stdout for run in runs]

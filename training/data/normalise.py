@@ -77,8 +77,7 @@ def declare(shape: Shape, training: Samples, held_out: Sequence[Samples], config
     if method is Normalise.NONE:
         return _input(shape=shape, low=least, high=most, out_of_range=beyond)
     scale = 1 / (most - least)
-    is_whole = (training == np.floor(training)).all()
-    exact = coding not in (Coding.DIRECT, Coding.CURRENT) or (math.frexp(scale)[0] == 0.5 and bool(is_whole))
+    exact = coding not in (Coding.DIRECT, Coding.CURRENT) or (math.frexp(scale)[0] == 0.5 and not (training % 1).any())
     return _input(
         shape=shape,
         low=least,

@@ -99,7 +99,7 @@ def test_a_request_has_one_way() -> None:
 def test_what_is_odd_is_answered_byte_for_byte_as_the_application_answers_it(
     machine: OneWay, asks: list[Ask], cuts: list[float], ahead: bool
 ) -> None:
-    machine.ids.clear()  # Hypothesis seeds what they are drawn from anew
+    machine.ids.clear()  # each example draws the same ids again, as Hypothesis seeds `random`
     usual = [replace(ask, odd=()) for ask in asks]
     for each in (usual, usual, asks, asks, asks):  # what is odd comes while its like is known, then so may it be itself
         machine.all(each, cuts, ahead=ahead)
