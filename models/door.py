@@ -180,7 +180,7 @@ def _places() -> Iterator[tuple[str, str, str]]:
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Make the imports in the block quick: no garbage collection, no plugins of pydantic, its models built at first use."""
+    """Make imports in the block quick: no garbage collection, no pydantic plugins, its models built at first use."""
     gc.disable()  # what is imported stays: to look for garbage in it takes a sixth of the time
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")  # to find them, all installed packages are read
     from pydantic import BaseModel

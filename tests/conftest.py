@@ -27,8 +27,8 @@ from spikeserve.service.settings import ENVIRONMENT_PREFIX, available_cores
 from tests import held
 from tests.networks import network_of, task
 
-# PyTorch gets one thread. More would keep the cores busy that the other test processes need, and a test that forks would
-# hang, because threads do not live on in the new process.
+# PyTorch gets one thread. More would keep the cores busy that the other test processes need, and a test that forks
+# would hang, because threads do not live on in the new process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # By itself Hypothesis fails an example of over 0.2 s, which is nothing on a busy machine.
