@@ -27,7 +27,7 @@ from spikeserve.service.inference.ordinary import frames
 from spikeserve.service.inference.ordinary.tick import Tick
 from spikeserve.service.inference.ordinary.v2 import frame_of
 from spikeserve.service.inference.protocols.v2.decode import InferQuery
-from spikeserve.service.inference.protocols.v2.tensors import Columns, Datatype, to_bytes
+from spikeserve.service.inference.protocols.v2.tensors import Datatype, to_bytes
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.services import Services
@@ -192,13 +192,13 @@ def writer(query: InferQuery, model: LoadedModel, raw: object) -> frames.Write:
     ]
     head = bytes(response.SerializeToString())
 
-    def write_raw(columns: Columns, own: slice) -> frames.Content:
-        blobs = [b"".join(to_bytes(columns.array(output)[own], output.datatype)) for output in outputs]
+    def write_raw(results: frames.Results, own: slice) -> frames.Content:
+        blobs = [b"".join(to_bytes(results.once(output.of)[own], output.datatype)) for output in outputs]
         return frames.Content(head + b"".join([delimited(RAW, blob) for blob in blobs]))
 
-    def write(columns: Columns, own: slice) -> frames.Content:
+    def write(results: frames.Results, own: slice) -> frames.Content:
         for output, tensor in zip(outputs, tensors, strict=True):
-            values = columns.array(output)[own].ravel().tolist()
+            values = results.once(output.of)[own].ravel().tolist()
             texts = output.datatype is Datatype.BYTES
             getattr(tensor.contents, FIELDS[output.datatype])[:] = (
                 [each.encode() for each in values] if texts else values

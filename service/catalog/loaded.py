@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Annotated
 
 from pydantic import BaseModel, Field
-from pydantic_core import to_json
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import ModelRepository, WithGallery
@@ -103,11 +102,6 @@ class LoadedModel:
                 return answer(inputs, stop=stop)
             return self.engine.run(inputs, record=record, stop=stop)[0]
         return run_anytime(self.engine, inputs, rule, self.bundle.calibration, record, stop)
-
-    @cached_property
-    def label_texts(self) -> list[bytes]:
-        """Its labels as JSON."""
-        return [to_json(label) for label in self.spec.labels]
 
     @cached_property
     def state_bytes(self) -> int:

@@ -182,7 +182,7 @@ class EventReader:
         self.rows = np.arange(MAX_ROWS)  # the places of samples in a batch
         self.parts: dict[int, EventInputs] = {}  # by the place of the first sample of each
 
-    def read(self, body: bytes, start: int, stop: int, _: int, rows: Any) -> int:
+    def read(self, body: bytes, start: int, stop: int, _: int, rows: Any, __: object = None) -> int:
         """Read the array body[start:stop] to the samples at `rows`; return how many they are, or ODD."""
         samples, most = body.count(b"{", start, stop), (stop - start) // 4  # an event has two digits and two commas
         if not 0 < samples <= len(rows):

@@ -95,12 +95,6 @@ PIECE_BYTES = 2**16  # a piece is sent once it has so many
 PIECE_VALUES = 2**12  # numbers that one call turns into JSON, in some 0.2 ms
 
 
-def as_list(array: NDArray[Any]) -> list[Any]:
-    """Return an array as a list, as short JSON holds it."""
-    values: list[Any] = array.tolist()
-    return values
-
-
 def as_array(array: NDArray[Any]) -> list[Any]:
     """Return the array itself in place of a long list; `json_fragments` writes it as one."""
     return cast("list[Any]", array)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.bundle.bundle import Manifest
@@ -16,6 +17,8 @@ from spikeserve.models.engines.declared import ENGINES
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
+
+FLOAT32 = np.dtype("<f4")
 
 
 class Reader(Protocol):
@@ -26,8 +29,13 @@ class Reader(Protocol):
         """The rows of a batch, one for each sample."""
         ...
 
-    def read(self, body: bytes, start: int, stop: int, brackets: int, rows: NDArray[Any], /) -> int:
-        """Read body[start:stop] to `rows`; return how many samples it has, or -1 where it is odd."""
+    def read(
+        self, body: bytes, start: int, stop: int, brackets: int, rows: NDArray[Any], dtype: np.dtype[Any] = ..., /
+    ) -> int:
+        """Read body[start:stop] to `rows`; return how many samples it has, or -1 where it is odd.
+
+        It begins with so many `brackets`; without any it is numbers of `dtype` as bytes, by default FLOAT32.
+        """
         ...
 
     def inputs(self, end: int, time_steps: int, seed: int, /) -> Inputs:

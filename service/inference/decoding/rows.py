@@ -12,13 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spikeserve.models.coding import Inputs, encode_currents
 from spikeserve.models.engines.event.compiled import Kernel, borrowing, inlined
 from spikeserve.models.spec import OutOfRange, Spec
 from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.sums import MANTISSA
 from spikeserve.service.inference.decoding.binning import ODD, compile_binning
 from spikeserve.service.inference.decoding.json_events import MAX_ROWS, after_space, compile_events
+from spikeserve.service.inference.decoding.readers import FLOAT32
 
 MAX_VALUES = 2**17  # of one batch
 MAX_DIGITS = 19  # of a number: 64 bits hold as many
@@ -228,6 +231,15 @@ def compile_reader() -> None:
     copy_rows.call(unaligned, features, False, none, rows)
 
 
+def _floats(numbers: NDArray[Any]) -> FloatArray | None:
+    """Convert numbers to float32; None for integers that it may round, and for a byte that is no bool."""
+    if numbers.dtype.kind == "b" and numbers.view(np.uint8).max() > 1:
+        return None
+    with np.errstate(over="ignore"):
+        values = numbers.astype(np.float32)
+    return None if numbers.dtype.kind in "iu" and np.abs(values).max() >= 2**MANTISSA else values
+
+
 class RowReader:
     """Reads samples of a model of `task`, and normalises them."""
 
@@ -245,20 +257,25 @@ class RowReader:
         self.left = np.empty(1 + len(shape), np.int64)
         self.rows: FloatArray = np.empty((max(1, min(MAX_ROWS, MAX_VALUES // size)), size), np.float32)
 
-    def read(self, body: bytes, start: int, stop: int, brackets: int, rows: FloatArray) -> int:
+    def read(
+        self, body: bytes, start: int, stop: int, brackets: int, rows: FloatArray, dtype: np.dtype[Any] = FLOAT32
+    ) -> int:
         """Read the array body[start:stop], which begins with so many brackets, to `rows`; return how many, or ODD.
 
-        Without brackets it is float32 as bytes, little-endian.
+        Without brackets it is numbers of `dtype` as bytes.
         """
         if brackets:
             text = np.frombuffer(body, np.uint8, stop - start, start)
             read: Callable[..., int] = read_rows.call
             extents = self.extents[brackets]
             return read(text, extents, self.features, self.clips, self.resolution, self.left, rows)
-        count, rest = divmod(stop - start, 4)
+        count, rest = divmod(stop - start, dtype.itemsize)
         if rest or count % rows.shape[1] or not 0 < count <= rows.size:
             return ODD
-        values = np.frombuffer(body, "<f4", count, start)
+        numbers: NDArray[Any] = np.frombuffer(body, dtype, count, start)
+        values = numbers if dtype == FLOAT32 else _floats(numbers)
+        if values is None:
+            return ODD
         copy: Callable[..., int] = copy_rows.call
         return copy(values, self.features, self.clips, self.resolution, rows)
 

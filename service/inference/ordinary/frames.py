@@ -16,14 +16,14 @@ from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 import numpy as np
 
 from spikeserve.models.coding import Inputs, encode
-from spikeserve.models.spec import Coding
+from spikeserve.models.engines import RunResult
+from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.decoding.compression import GZIP_WINDOW
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
-from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.protocols.v2.tensors import MAX_EXACT, Columns
+from spikeserve.service.inference.decoding.readers import FLOAT32, Reader
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, RunOptions
 from spikeserve.service.telemetry.access import line_template
 
@@ -31,12 +31,12 @@ JSON_LINE = b"content-type: application/json\r\n"
 MAX_KNOWN = 1024  # frames of all endpoints, and as many heads; when there are more, all are forgotten
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
 OF_EVENTS = -1  # in place of a number of brackets
-FLOAT32 = np.dtype("<f4")
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 class RepeatCache(Generic[K, V]):
@@ -92,7 +92,23 @@ class Extras(NamedTuple):
     json_bytes: int = 0
 
 
-Write: TypeAlias = Callable[[Columns, slice], Content]  # writes the answer for these samples of a batch
+class Results:
+    """The result of a batch, and what was computed of it for all its answers at once."""
+
+    def __init__(self, result: RunResult, spec: Spec) -> None:
+        self.result = result
+        self.spec = spec
+        self.computed: dict[Callable[[RunResult, Spec], Any], Any] = {}
+
+    def once(self, function: Callable[[RunResult, Spec], T]) -> T:
+        """Call a function with the result, unless an answer before has."""
+        value: T | None = self.computed.get(function)
+        if value is None:
+            value = self.computed[function] = function(self.result, self.spec)
+        return value
+
+
+Write: TypeAlias = Callable[[Results, slice], Content]  # writes the answer for these samples of a batch
 
 
 class Group(NamedTuple):
@@ -121,7 +137,7 @@ class Frame(NamedTuple):
     """How to read and answer a body: the group that it runs with, at most how many samples, and the answer's writer.
 
     `samples` is the number of samples that a v2 shape says, else None. `room` is how many samples run together. `dtype`
-    is the type of binary numbers, else None.
+    is the type of binary numbers.
     """
 
     group: Group
@@ -129,29 +145,12 @@ class Frame(NamedTuple):
     samples: int | None
     write: Write
     room: int = 1
-    dtype: np.dtype[Any] | None = None
-
-    def read(self, body: bytes, span: Span, rows: Any) -> int:
-        """Read the numbers of a body into rows; return how many samples, or below 0 if it cannot."""
-        read = self.group.reader.read
-        if self.dtype is None:
-            return read(body, *span, rows)
-        count, rest = divmod(span.stop - span.start, self.dtype.itemsize)
-        if rest or not count:
-            return -1
-        numbers = np.frombuffer(body, self.dtype, count, span.start)
-        if numbers.dtype.kind == "b" and numbers.view(np.uint8).max() > 1:
-            return -1
-        with np.errstate(over="ignore"):
-            values = numbers.astype(np.float32)
-        if numbers.dtype.kind in "iu" and np.abs(values).max() >= MAX_EXACT:
-            return -1
-        return read(values.tobytes(), 0, values.nbytes, 0, rows)
+    dtype: np.dtype[Any] = FLOAT32
 
     def reads(self, body: bytes, span: Span, samples: FloatArray | Inputs) -> bool:
         """Whether the kernel reads exactly these samples from a body."""
         model, reader, options = self.group
-        count = self.read(body, span, reader.rows)
+        count = reader.read(body, *span, reader.rows, self.dtype)
         if count != len(samples) or count > self.most:
             return False
         steps, seed = options.time_steps, options.seed
@@ -238,7 +237,7 @@ class HttpEndpoint(Endpoint):
         if not isinstance(decoded.samples, np.ndarray):
             return None
         numbers = decoded.samples.tobytes()
-        return frame._replace(dtype=None), numbers, Span(0, len(numbers), 0)
+        return frame._replace(dtype=FLOAT32), numbers, Span(0, len(numbers), 0)
 
     def array_at(self, body: bytes, start: int) -> Span | None:
         """Find the end of the array that begins at body[start], if its last brackets stand side by side."""

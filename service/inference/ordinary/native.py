@@ -7,26 +7,25 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-from spikeserve.models.engines.anytime import StopRule
+from pydantic_core import to_json
+
 from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import JSON, MAGIC
-from spikeserve.service.inference.decoding.readers import Reader
+from spikeserve.service.inference.decoding.readers import FLOAT32, Reader
 from spikeserve.service.inference.ordinary.frames import (
-    FLOAT32,
     OF_EVENTS,
     Content,
     DecodedBody,
     Frame,
     Group,
     HttpEndpoint,
+    Results,
     Span,
     Write,
 )
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
-from spikeserve.service.inference.protocols.v2.tensors import Columns, outputs_of
+from spikeserve.service.inference.protocols.native.render import predictions
 
-OF_CLASSES = ("class_index", "label", "spike_counts", "probabilities")
-OF_VALUES = ("values", "spike_counts")
 MAX_READERS = 16  # of events that a form has, each for other steps
 NPY_BEGIN = MAGIC + b"\x01\x00"
 
@@ -66,34 +65,25 @@ class NativeEndpoint(HttpEndpoint):
         query = self.codec.decode_small(body)
         if query is None or query.options.returned:
             return None
-        steps, samples, dtype, is_plain = query.options.time_steps, None, None, True
+        steps, samples, dtype, is_plain = query.options.time_steps, None, FLOAT32, True
         if body.startswith(MAGIC):  # and its type allows that
             header = header_of(body)
-            samples, dtype = len(query.samples), (None if header.dtype == FLOAT32 else header.dtype)
+            samples, dtype = len(query.samples), header.dtype
             is_plain = not header.by_columns
         group = Group.of(self.model, self.reader_of(steps), query.options)
         most, size = self.most.get(steps), self.model.limits.answer.native
         if most is None:
             rows = range(1, len(group.reader.rows) + 1)
             most = self.most[steps] = sum(group.is_short(n, size(n, steps)) for n in rows)
-        frame = Frame(group, most, samples, self.writer(steps, query.options.stop), dtype=dtype)
+        frame = Frame(group, most, samples, self.writer(steps), dtype=dtype)
         return DecodedBody(frame, query.samples, is_plain)
 
-    def writer(self, steps: int, stop: StopRule | None) -> Write:
+    def writer(self, steps: int) -> Write:
         """Make the function that writes an answer."""
         head, tail = self.codec.envelope(steps)
-        names = (
-            *(OF_CLASSES if self.model.spec.scores.has_classes else OF_VALUES),
-            "synaptic_operations",
-            *(("steps_used",) if stop is not None else ()),
-        )
-        known = outputs_of(self.model.spec)
-        outputs = [known[name] for name in names]
-        fields = [b'"%b":' % each.name.encode() + (b"[%b]" if each.per_class else b"%b") for each in outputs]
-        prediction = b"{" + b",".join(fields) + b"}"
 
-        def write(columns: Columns, own: slice) -> Content:
-            rows = zip(*[columns.text(output)[own] for output in outputs], strict=True)
-            return Content(b"%b[%b]%b" % (head, b",".join([prediction % row for row in rows]), tail))
+        def write(results: Results, own: slice) -> Content:
+            made = results.once(predictions)[own]
+            return Content(b"%b%b%b" % (head, to_json(made, inf_nan_mode="null"), tail))
 
         return write

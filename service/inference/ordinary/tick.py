@@ -17,8 +17,7 @@ from typing import Protocol, TypeAlias
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError, queue_full
 from spikeserve.service.inference.decoding.pieces import Iteration
-from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Group, Match, Write, inflated
-from spikeserve.service.inference.protocols.v2.tensors import Columns
+from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Group, Match, Results, Write, inflated
 from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import (
@@ -158,11 +157,11 @@ class Tick:
         batch: list[Entry] = []
         began, end = perf_counter(), 0
         for request, (frame, body, span) in members:
-            samples = frame.read(body, span, reader.rows[end:most])
+            samples = reader.read(body, *span, reader.rows[end:most], frame.dtype)
             if samples < 0 and batch:  # maybe there were too few rows
                 self._run(group, batch, end, began)
                 batch, began, end = [], perf_counter(), 0
-                samples = frame.read(body, span, reader.rows)
+                samples = reader.read(body, *span, reader.rows, frame.dtype)
             if samples < 0 or samples > frame.most or frame.samples not in (None, samples):
                 request.decline()
                 continue
@@ -182,8 +181,8 @@ class Tick:
             times.encode_ended = times.run_began = perf_counter()
             result = model.run(inputs, options.stop)
             times.run_ended = perf_counter()
-            columns = Columns(result, model)
-            contents = [write(columns, own) for _, write, own in batch]
+            results = Results(result, model.spec)
+            contents = [write(results, own) for _, write, own in batch]
         except Exception:  # the full way answers, and logs what is wrong
             for request, *_ in batch:
                 request.decline()

@@ -8,10 +8,19 @@ from pydantic_core import to_json
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.ordinary.frames import Content, DecodedBody, Frame, Group, HttpEndpoint, Span, Write
+from spikeserve.service.inference.ordinary.frames import (
+    Content,
+    DecodedBody,
+    Frame,
+    Group,
+    HttpEndpoint,
+    Results,
+    Span,
+    Write,
+)
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
-from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Columns, Datatype, to_bytes
+from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Datatype, to_bytes
 from spikeserve.service.inference.sessions.blob import Blobs
 
 BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
@@ -57,9 +66,7 @@ class InferEndpoint(HttpEndpoint):
         if frame is None:
             return None
         if json_bytes:
-            is_float = query.datatype is Datatype.FP32
-            typed = frame if is_float else frame._replace(dtype=DTYPES[query.datatype])
-            return DecodedBody(typed, query.samples, is_plain=True)
+            return DecodedBody(frame._replace(dtype=DTYPES[query.datatype]), query.samples, is_plain=True)
         is_once = body.count(b'"data"') == 1 and b"\\" not in body  # the name of the values, however JSON writes it
         return DecodedBody(frame, query.samples, is_once and query.datatype in DATATYPES)
 
@@ -85,15 +92,15 @@ class InferEndpoint(HttpEndpoint):
         text = text.replace(b'"data":[]', b'"data":[%b]').replace(b'"binary_data_size":0', b'"binary_data_size":%d')
         as_bytes = any(binary for _, binary in outputs)
 
-        def write(columns: Columns, own: slice) -> Content:
+        def write(results: Results, own: slice) -> Content:
             blobs: list[bytes] = []
             parts: list[bytes | int] = []
             for output, binary in outputs:
                 if binary:
-                    blobs.append(b"".join(to_bytes(columns.array(output)[own], output.datatype)))
+                    blobs.append(b"".join(to_bytes(results.once(output.of)[own], output.datatype)))
                     parts.append(len(blobs[-1]))
                 else:
-                    parts.append(b",".join(columns.text(output)[own]))
+                    parts.append(b",".join(results.once(output.texts)[own]))
             header = text % tuple(parts)
             return Content(header + b"".join(blobs), BYTES_LINES % len(header)) if as_bytes else Content(header)
 

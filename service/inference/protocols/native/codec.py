@@ -28,12 +28,11 @@ from spikeserve.service.inference.decoding.pieces import (
     SHORT_BYTES,
     Pieces,
     as_array,
-    as_list,
     joined,
     json_fragments,
 )
 from spikeserve.service.inference.decoding.validation import channels_hint, first_error, read_json
-from spikeserve.service.inference.protocols.native.render import predictions
+from spikeserve.service.inference.protocols.native.render import Row, predictions
 from spikeserve.service.inference.protocols.native.schemas import (
     TAGS,
     Options,
@@ -124,7 +123,8 @@ class NativeCodec:
         opening = b"["
         for start in range(0, len(query.samples), max(1, group)):
             part = result[start : start + max(1, group)]
-            made = predictions(part, self.model.spec, query.options.returned, as_list if group else as_array)
+            row: Row = np.ndarray.tolist if group else as_array
+            made = predictions(part, self.model.spec, query.options.returned, row)
             yield opening
             opening = b","
             if group:

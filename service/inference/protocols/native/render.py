@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from spikeserve.models.engines import RunResult
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.service.inference.decoding.pieces import as_list
 from spikeserve.service.inference.protocols.native.schemas import Prediction, Raster, RecordedFields, ValuesPrediction
 from spikeserve.service.inference.scheduling.query import AnswerField
 
@@ -19,7 +18,9 @@ Row = Callable[[NDArray[Any]], list[Any]]
 Predictions = list[Prediction] | list[ValuesPrediction]
 
 
-def predictions(result: RunResult, task: Spec, returned: Set[AnswerField], row: Row = as_list) -> Predictions:
+def predictions(
+    result: RunResult, task: Spec, returned: Set[AnswerField] = frozenset(), row: Row = np.ndarray.tolist
+) -> Predictions:
     """Return one prediction for each sample of `result`, in order, with the optional fields that `returned` names.
 
     `row` makes a list of an array.

@@ -13,7 +13,7 @@ from spikeserve.models.engines import RunResult, State
 from spikeserve.models.spec import Spec
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_TYPE, JSON, Unpack
-from spikeserve.service.inference.decoding.pieces import SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
+from spikeserve.service.inference.decoding.pieces import SHORT_BYTES, Pieces, as_array, joined, json_fragments
 from spikeserve.service.inference.protocols.v2.decode import HEADER_LENGTH, InferQuery, RequestedOutput, decode
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
 from spikeserve.service.inference.protocols.v2.tensors import STEPS_USED, Array, Datatype, to_bytes
@@ -106,7 +106,7 @@ class InferCodec(TensorCodec):
                 tensor["parameters"] = {"binary_data_size": sum(map(len, own))}
                 blobs += own
             else:
-                tensor["data"] = as_list(array.ravel()) if short else as_array(array.ravel())
+                tensor["data"] = array.ravel().tolist() if short else as_array(array.ravel())
             outputs.append(tensor)
         response: InferResponse = {"model_name": model.name, "model_version": str(model.version), "outputs": outputs}
         if query.id is not None:

@@ -23,7 +23,6 @@ from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import COUNT_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
-from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import shown
 from spikeserve.service.inference.decoding.pieces import PIECE_VALUES
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
@@ -159,7 +158,7 @@ INPUT = "inputs"
 VARIES = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Output:
     """An output (batch, width), of one column per class or one column, and the function that computes it from a run."""
 
@@ -171,6 +170,13 @@ class Output:
     def width(self, spec: Spec) -> int:
         """Return the number of its columns."""
         return spec.classes if self.per_class else 1
+
+    def texts(self, result: RunResult, spec: Spec) -> list[bytes]:
+        """Write each sample of it as JSON, without the brackets of its row; NaN and infinities are null."""
+        rows = self.of(result, spec).tolist()
+        if self.datatype is Datatype.BYTES:  # which may hold brackets
+            return [to_json(text) for (text,) in rows]
+        return to_json(rows, inf_nan_mode="null")[2:-2].split(b"],[")
 
     def row_bytes(self, size: AnswerSize, classes: int | None, *, binary: bool) -> int:
         """Return the most bytes of one sample in it, as bytes or JSON, or as its `classes` greatest values."""
@@ -201,34 +207,6 @@ _OPERATIONS = Output(
 STEPS_USED = Output("steps_used", Datatype.INT64, False, lambda result, _: np.asarray(result.steps_used)[:, np.newaxis])
 _OF_VALUES = (Output("values", Datatype.FP32, True, lambda result, _: result.readout), _COUNTS)
 _READOUT = Output("readout", Datatype.FP32, True, lambda result, _: result.readout)
-
-
-class Columns:
-    """The outputs for the samples of a batch, by what the protocol v2 calls them."""
-
-    def __init__(self, result: RunResult, model: LoadedModel) -> None:
-        self.result = result
-        self.model = model
-        self.arrays: dict[str, Array] = {}
-        self.texts: dict[str, list[bytes]] = {}
-
-    def array(self, output: Output) -> Array:
-        """Return an output, (batch, width)."""
-        array = self.arrays.get(output.name)
-        if array is None:
-            array = self.arrays[output.name] = output.of(self.result, self.model.spec)
-        return array
-
-    def text(self, output: Output) -> list[bytes]:
-        """Return an output of each sample as JSON, without the brackets of its row; NaN and infinities are null."""
-        texts = self.texts.get(output.name)
-        if texts is None:
-            if output.datatype is Datatype.BYTES:
-                texts = [self.model.label_texts[index] for index in self.result.class_index.tolist()]
-            else:
-                texts = to_json(self.array(output).tolist(), inf_nan_mode="null")[2:-2].split(b"],[")
-            self.texts[output.name] = texts
-        return texts
 
 
 def outputs_of(spec: Spec) -> Mapping[str, Output]:
