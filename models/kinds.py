@@ -91,7 +91,7 @@ class ServiceProtocol(Protocol):
     plugin but its records is imported. The record's `says` is what speaks there, such as "gRPC". Before the service
     forks its workers it counts the `threads` that a worker will start, and calls `reserve`, whose context lasts as
     long as the service. In each worker, on its event loop, `start` gets the `service.services.Services`, the
-    `service.inference.ordinary.tick.Tick` of ordinary requests, and where to listen; it returns a
+    `service.inference.scheduling.tick.Tick` of ordinary requests, and where to listen; it returns a
     `service.process.server.Running`. Both raise `service.errors.Misconfigured` where they cannot listen.
     """
 

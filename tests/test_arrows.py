@@ -66,10 +66,9 @@ SERVICE = """
     inference.protocols:
     inference.protocols.native: inference.protocols *inference.scheduling
     inference.protocols.v2: inference.protocols *inference.sessions
-    inference.ordinary: inference.protocols.native *inference.protocols.v2
     local: inference.sessions *inference.protocols.native
     keys: errors settings
-    services: keys *inference.ordinary
+    services: keys *inference.protocols.native *inference.protocols.v2
     http: *services
     app: *http
     process: *app

@@ -2,7 +2,7 @@
 
 The *frame* of a message is what is left of it without the bytes of its values. The first two messages of a frame go the
 full way, through the pipeline. Once that has answered them, messages with the same bytes around as many values as they
-had are answered by the tick (`service.inference.ordinary.tick`), in one batch with others. gRPC's library accepts one
+had are answered by the tick (`service.inference.scheduling.tick`), in one batch with others. gRPC's library accepts one
 call in an iteration of the event loop, so calls that came together are gathered first. What is odd in any way, in the
 message or the call, goes the full way.
 """
@@ -23,13 +23,13 @@ from spikeserve.plugins.grpc.wire import SplitRequest, delimited, part
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import ServiceError
 from spikeserve.service.inference.decoding.readers import readers_of
-from spikeserve.service.inference.ordinary import frames
-from spikeserve.service.inference.ordinary.tick import Tick
-from spikeserve.service.inference.ordinary.v2 import frame_of
 from spikeserve.service.inference.protocols.v2.decode import InferQuery
+from spikeserve.service.inference.protocols.v2.endpoint import frame_of
 from spikeserve.service.inference.protocols.v2.tensors import Datatype, to_bytes
+from spikeserve.service.inference.scheduling import frames
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
+from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.services import Services
 
 INFER = "ModelInfer"

@@ -12,7 +12,7 @@ from spikeserve.service.errors import Misconfigured
 
 if TYPE_CHECKING:
     from spikeserve.plugins.grpc.server import GrpcServer
-    from spikeserve.service.inference.ordinary.tick import Tick
+    from spikeserve.service.inference.scheduling.tick import Tick
     from spikeserve.service.services import Services
 
 

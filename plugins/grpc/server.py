@@ -13,7 +13,7 @@ from spikeserve.plugins.grpc.methods import HEALTH, SERVICE
 from spikeserve.plugins.grpc.ordinary import INFER, Infer
 from spikeserve.plugins.grpc.stream import STREAM, Streams
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 

@@ -14,10 +14,10 @@ from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.http.access import ORIGIN, SITE, Access
 from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, FORM, JSON, NPY
 from spikeserve.service.inference.decoding.readers import Reader, readers_of
-from spikeserve.service.inference.ordinary.frames import Endpoint, Extras, Frames, HttpEndpoint, RepeatCache
-from spikeserve.service.inference.ordinary.native import NativeEndpoint
-from spikeserve.service.inference.ordinary.v2 import InferEndpoint
+from spikeserve.service.inference.protocols.native.endpoint import NativeEndpoint
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
+from spikeserve.service.inference.protocols.v2.endpoint import InferEndpoint
+from spikeserve.service.inference.scheduling.frames import Endpoint, Extras, Frames, HttpEndpoint, RepeatCache
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.keys import AUTHORIZATION, bearer_key

@@ -3,7 +3,7 @@
 Headers and bodies, what a client sends ahead of its answers and answers that it does not read are limited in bytes and
 time. A refused request gets a JSON error, an id, a log line and a metric of its own (it never reached the application),
 and its connection closes. An ordinary request (`service.http.gate`) does not reach it either: the tick
-(`service.inference.ordinary.tick`) answers it, or declines, and then the application is asked as if it had come first
+(`service.inference.scheduling.tick`) answers it, or declines, and then the application is asked as if it had come first
 (`service.process.cycle`).
 
 `Connection` is an `asyncio.Protocol` on httptools, given to uvicorn by its public `Config(http=…)`. What uvicorn passes
@@ -37,8 +37,8 @@ from spikeserve.service.errors import Overloaded, ServiceError, shown
 from spikeserve.service.http.answers import error_body
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
-from spikeserve.service.inference.ordinary.frames import JSON_LINE, Content, Endpoint
-from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.inference.scheduling.frames import JSON_LINE, Content, Endpoint
+from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.cycle import CLOSE, SCOPE, Cycle
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns

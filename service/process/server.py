@@ -28,7 +28,7 @@ from fastapi import FastAPI
 
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http.gate import Gate
-from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.process.connections import (
     ConnectionLimits,
     abort_connections,

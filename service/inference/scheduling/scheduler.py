@@ -1,8 +1,8 @@
 """The scheduler: when, on which thread and in which batch each request runs.
 
-Requests that are not ordinary (`service.inference.ordinary`) wait in the bounded queue of their model's version for the
-worker threads, by the policy of the engine (`service.inference.scheduling.batching`). A job whose client has left or
-whose deadline has passed leaves its queue at once, and a run is stopped once all its jobs are over.
+Requests that the tick does not answer (`service.inference.scheduling.tick`) wait in the bounded queue of their model's
+version for the worker threads, by the policy of the engine (`service.inference.scheduling.batching`). A job whose
+client has left or whose deadline has passed leaves its queue at once, and a run is stopped once all its jobs are over.
 
 A job is SHORT or LONG by its price (`service.inference.scheduling.queue`). When a thread is free, a short job goes
 first, but after SHORT_TURNS of them a long one that waits has a turn; within a class the models are scheduled

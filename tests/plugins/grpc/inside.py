@@ -10,7 +10,7 @@ import grpc
 from spikeserve.plugins.grpc import messages
 from spikeserve.plugins.grpc.methods import SERVICE
 from spikeserve.plugins.grpc.server import GrpcServer
-from spikeserve.service.inference.ordinary.tick import Tick
+from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.services import Services
 from tests.inside import Inside
 from tests.plugins.grpc.rpc import ANSWERS, free_port

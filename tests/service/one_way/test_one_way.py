@@ -21,8 +21,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from spikeserve.plugins.grpc import ordinary
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.rows import RowReader
-from spikeserve.service.inference.ordinary import frames
-from spikeserve.service.inference.ordinary.native import NativeEndpoint
+from spikeserve.service.inference.protocols.native.endpoint import NativeEndpoint
+from spikeserve.service.inference.scheduling import frames
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.process.connections import OrdinaryRequest, cancel_requests
 from spikeserve.service.telemetry import logs

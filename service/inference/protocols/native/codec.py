@@ -32,7 +32,7 @@ from spikeserve.service.inference.decoding.pieces import (
     json_fragments,
 )
 from spikeserve.service.inference.decoding.validation import channels_hint, first_error, read_json
-from spikeserve.service.inference.protocols.native.render import Row, predictions
+from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.inference.protocols.native.schemas import (
     TAGS,
     Options,
@@ -123,8 +123,8 @@ class NativeCodec:
         opening = b"["
         for start in range(0, len(query.samples), max(1, group)):
             part = result[start : start + max(1, group)]
-            row: Row = np.ndarray.tolist if group else as_array
-            made = predictions(part, self.model.spec, query.options.returned, row)
+            asked = part, self.model.spec, query.options.returned
+            made = predictions(*asked) if group else predictions(*asked, as_array)
             yield opening
             opening = b","
             if group:

@@ -8,7 +8,10 @@ from pydantic_core import to_json
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.ordinary.frames import (
+from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
+from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
+from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Datatype, to_bytes
+from spikeserve.service.inference.scheduling.frames import (
     Content,
     DecodedBody,
     Frame,
@@ -18,9 +21,6 @@ from spikeserve.service.inference.ordinary.frames import (
     Span,
     Write,
 )
-from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
-from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
-from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Datatype, to_bytes
 from spikeserve.service.inference.sessions.blob import Blobs
 
 BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"

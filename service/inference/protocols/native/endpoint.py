@@ -12,7 +12,9 @@ from pydantic_core import to_json
 from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import JSON, MAGIC
 from spikeserve.service.inference.decoding.readers import FLOAT32, Reader
-from spikeserve.service.inference.ordinary.frames import (
+from spikeserve.service.inference.protocols.native.codec import NativeCodec
+from spikeserve.service.inference.protocols.native.render import predictions
+from spikeserve.service.inference.scheduling.frames import (
     OF_EVENTS,
     Content,
     DecodedBody,
@@ -23,8 +25,6 @@ from spikeserve.service.inference.ordinary.frames import (
     Span,
     Write,
 )
-from spikeserve.service.inference.protocols.native.codec import NativeCodec
-from spikeserve.service.inference.protocols.native.render import predictions
 
 MAX_READERS = 16  # of events that a form has, each for other steps
 NPY_BEGIN = MAGIC + b"\x01\x00"

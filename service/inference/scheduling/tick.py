@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError, queue_full
 from spikeserve.service.inference.decoding.pieces import Iteration
-from spikeserve.service.inference.ordinary.frames import Content, Endpoint, Group, Match, Results, Write, inflated
+from spikeserve.service.inference.scheduling.frames import Content, Endpoint, Group, Match, Results, Write, inflated
 from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import (

@@ -1,1 +1,0 @@
-"""Ordinary requests: short bodies of which only the numbers differ, answered together."""
