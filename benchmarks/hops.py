@@ -19,7 +19,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from spikeserve.service.app import create_app
 from spikeserve.service.http.openapi import example
@@ -34,18 +34,30 @@ ENGINE = "models/engines/"
 UNCOUNTED = 5  # requests before the one that is noted: the first of a connection takes a longer way
 
 
+class Call(NamedTuple):
+    """A call of a function, and whether it comes from another file."""
+
+    file: str
+    function: str
+    enters: bool
+
+
 class Trace:
     """Notes the project's own calls on the thread that it is installed on, while it is `on`."""
 
     def __init__(self) -> None:
         self.on = False
-        self.calls: list[tuple[str, str]] = []
+        self.calls: list[Call] = []
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         """Note a call, as `sys.setprofile` asks."""
         code = frame.f_code
         if self.on and event == "call" and code.co_filename.startswith((f"{OURS}/service", f"{OURS}/models")):
-            self.calls.append((Path(code.co_filename).relative_to(OURS).as_posix(), code.co_qualname))
+            file, enters = (
+                Path(code.co_filename),
+                not frame.f_back or frame.f_back.f_code.co_filename != code.co_filename,
+            )
+            self.calls.append(Call(file.relative_to(OURS).as_posix(), code.co_qualname, enters))
 
 
 def ask(port: int, trace: Trace) -> None:
@@ -70,8 +82,8 @@ def ask(port: int, trace: Trace) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def noted() -> list[tuple[str, str]]:
-    """Return the calls of one request, each as its file and its function, in order."""
+def noted() -> list[Call]:
+    """Return the calls of one request, in order."""
     settings, trace = Settings(port=0, log_level="error"), Trace()
     listener = listen(settings.host, settings.port)
     client = threading.Thread(target=ask, args=(listener.getsockname()[1], trace))
@@ -83,14 +95,14 @@ def noted() -> list[tuple[str, str]]:
     finally:
         sys.setprofile(None)
     client.join()
-    begin, end, *_ = (at for at, (_, function) in enumerate(trace.calls) if function == "Connection.data_received")
+    begin, end, *_ = (at for at, call in enumerate(trace.calls) if call.function == "Connection.data_received")
     calls = trace.calls[begin:end]  # what ends the request before is still noted
-    return [(file, function) for file, function in calls if function != "TimedSelector.select"]  # it waits for the next
+    return [call for call in calls if call.function != "TimedSelector.select"]  # it waits for the next
 
 
-def listed(calls: Sequence[tuple[str, str]]) -> str:
-    """Return a numbered list of every file that is entered, in order, and how many calls of its functions there are."""
-    counts = Counter(file for file, _ in calls)
+def listed(calls: Sequence[Call]) -> str:
+    """Return a numbered list of every file that is entered, in order, and how often from another."""
+    counts = Counter(call.file for call in calls if call.enters)
     return "\n".join(f"{number}. `{file}` {count}" for number, (file, count) in enumerate(counts.items(), start=1))
 
 
@@ -109,13 +121,13 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     calls = noted()
     if options.calls:
-        for number, (file, function) in enumerate(calls, start=1):
-            print(f"{number:4}  {file}  {function}")
+        for number, call in enumerate(calls, start=1):
+            print(f"{number:4} {'>' if call.enters else ' '} {call.file}  {call.function}")
     else:
         print(listed(calls))
     if options.write:
         write(listed(calls))
-    files = list(dict.fromkeys(file for file, _ in calls))
+    files = list(dict.fromkeys(call.file for call in calls))
     engine = [file for file in files if file.startswith(ENGINE)]
     print(f"{len(calls)} calls in {len(files)} files, {len(engine)} of them the engine's")
 

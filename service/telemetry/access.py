@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 import structlog
@@ -19,6 +21,7 @@ METHOD, STATUS = "POST", 200  # of requests that are answered together
 REQUEST_ID = b"x-request-id"
 CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only logged
 
+_encode = json.JSONEncoder(separators=logs.COMPACT).encode  # escapes what is not ASCII, as the log does
 _PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -45,13 +48,13 @@ class AccessLog:
             told = {"method": method, "route": route, "status": status, "ms": round(ms, 3), **labels}
             self.log.info("request", request_id=request_id, **told)
             return
-        stream.write(line_template(method, route, status, labels) % (request_id, ms, "", logs.timestamp()))
+        stream.write(line_template(method, route, status, labels) % (request_id, ms, "", timestamp()))
         stream.flush()
 
     def finish_batch(self, batch: BatchRecord) -> None:
         """Log and count requests that were answered together, with one write of all their lines."""
         self.metrics.count_batch(batch)
-        stream, now = logs.json_stream(), logs.timestamp()
+        stream, now = logs.json_stream(), timestamp()
         lines: list[str] = []
         for endpoint, request_id, started, samples, _, _, trace in batch.answers:
             ms = (batch.ended - started) * 1000
@@ -73,12 +76,17 @@ def line_template(method: str, route: str, status: int, labels: Labels, number: 
     It takes the request's id, its milliseconds, the field of its trace or nothing, the label `number` if there is one,
     and the time stamp.
     """
-    answer = logs.fields({"method": method, "route": route, "status": status})
-    told = logs.fields(labels) + "," if labels else ""
+    answer = _encode({"method": method, "route": route, "status": status})[1:-1]
+    told = _encode(labels)[1:-1] + "," if labels else ""
     answer, told = (each.replace("%", "%%") for each in (answer, told))
     numbered = f'"{number}":%d,' if number else ""
     ending = '"event":"request","level":"info","timestamp":"%s"}\n'
     return f'{{"request_id":"%s",{answer},"ms":%.3f,%s{told}{numbered}{ending}'
+
+
+def timestamp() -> str:
+    """Return the time as lines of JSON have it."""
+    return datetime.now(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from io import TextIOWrapper
 from textwrap import indent
 from types import TracebackType
 from typing import TextIO, cast
 
 import structlog
-from pydantic_core import to_json
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import JSONRenderer, TimeStamper
 from structlog.typing import EventDict, Processor
 
 EVENT_WIDTH = 24
 COMPACT = (",", ":")
-AS_JSON = JSONRenderer(
-    default=repr, separators=COMPACT
-)  # what is not ASCII is escaped, so that any text can be written
+# What is not ASCII is escaped, so that any text can be written.
+AS_JSON = JSONRenderer(default=repr, separators=COMPACT)
 TIME = TimeStamper(fmt="%H:%M:%S", utc=False)
 TRACEBACKS = ("exception", "stack")
 EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  (nothing is bound)
@@ -124,17 +120,6 @@ def json_stream() -> LossyStream | None:
     return None if stream is None or structlog.get_config()["processors"][-1] is not AS_JSON else stream
 
 
-def timestamp() -> str:
-    """Return the time as lines of JSON have it."""
-    return datetime.now(UTC).isoformat().removesuffix("+00:00") + "Z"
-
-
-def fields(values: Mapping[str, str | int]) -> str:
-    """Return fields of a line of JSON, with what is not ASCII escaped, so that any terminal and file takes them."""
-    text = to_json(values).decode()  # in a third of the time
-    return (text if text.isascii() else _encode(values))[1:-1]
-
-
 class LossyStream:
     """A stream that drops lines it cannot write, because its reader has gone (`… | head`) or the disk is full.
 
@@ -185,4 +170,3 @@ class _Requests:
 
 
 _of_requests = _Requests()
-_encode = json.JSONEncoder(separators=COMPACT).encode

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -92,13 +93,13 @@ class Extras(NamedTuple):
     json_bytes: int = 0
 
 
+@dataclass
 class Results:
     """The result of a batch, and what was computed of it for all its answers at once."""
 
-    def __init__(self, result: RunResult, spec: Spec) -> None:
-        self.result = result
-        self.spec = spec
-        self.computed: dict[Callable[[RunResult, Spec], Any], Any] = {}
+    result: RunResult
+    spec: Spec
+    computed: dict[Callable[[RunResult, Spec], Any], Any] = field(default_factory=dict)
 
     def once(self, function: Callable[[RunResult, Spec], T]) -> T:
         """Call a function with the result, unless an answer before has."""
@@ -134,15 +135,13 @@ class Group(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """How to read and answer a body: the group that it runs with, at most how many samples, and the answer's writer.
+    """How to read and answer a body: the group that it runs with, its number of samples, and the answer's writer.
 
-    `samples` is the number of samples that a v2 shape says, else None. `room` is how many samples run together. `dtype`
-    is the type of binary numbers.
+    `room` is how many samples run together. `dtype` is the type of binary numbers.
     """
 
     group: Group
-    most: int
-    samples: int | None
+    counts: range
     write: Write
     room: int = 1
     dtype: np.dtype[Any] = FLOAT32
@@ -151,7 +150,7 @@ class Frame(NamedTuple):
         """Whether the kernel reads exactly these samples from a body."""
         model, reader, options = self.group
         count = reader.read(body, *span, reader.rows, self.dtype)
-        if count != len(samples) or count > self.most:
+        if count != len(samples) or count not in self.counts:
             return False
         steps, seed = options.time_steps, options.seed
         expected = encode(samples, model.spec, steps, seed) if isinstance(samples, np.ndarray) else samples

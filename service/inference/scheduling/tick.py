@@ -162,7 +162,7 @@ class Tick:
                 self._run(group, batch, end, began)
                 batch, began, end = [], perf_counter(), 0
                 samples = reader.read(body, *span, reader.rows, frame.dtype)
-            if samples < 0 or samples > frame.most or frame.samples not in (None, samples):
+            if samples not in frame.counts:
                 request.decline()
                 continue
             batch.append((request, frame.write, slice(end, end + samples)))
@@ -171,22 +171,17 @@ class Tick:
             self._run(group, batch, end, began)
 
     def _run(self, group: Group, batch: Sequence[Entry], end: int, began: float) -> None:
-        """Run rows up to `end`, read since `began`, as one batch and answer its requests; if it fails, all decline."""
+        """Run rows up to `end`, read since `began`, as one batch and answer its requests."""
         model, options = group.model, group.options
         steps = options.time_steps
         times = Times(began, encode_began=perf_counter())
         times.decode_seconds = times.encode_began - began
-        try:
-            inputs = group.reader.inputs(end, steps, options.seed)
-            times.encode_ended = times.run_began = perf_counter()
-            result = model.run(inputs, options.stop)
-            times.run_ended = perf_counter()
-            results = Results(result, model.spec)
-            contents = [write(results, own) for _, write, own in batch]
-        except Exception:  # the full way answers, and logs what is wrong
-            for request, *_ in batch:
-                request.decline()
-            return
+        inputs = group.reader.inputs(end, steps, options.seed)
+        times.encode_ended = times.run_began = perf_counter()
+        result = model.run(inputs, options.stop)
+        times.run_ended = perf_counter()
+        results = Results(result, model.spec)
+        contents = [write(results, own) for _, write, own in batch]
         for (request, *_), content in zip(batch, contents, strict=True):
             extras = request.endpoint.extras
             lines = extras.lines

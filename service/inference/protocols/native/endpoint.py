@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import JSON, MAGIC
-from spikeserve.service.inference.decoding.readers import FLOAT32, Reader
+from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.inference.scheduling.frames import (
@@ -41,7 +41,7 @@ class NativeEndpoint(HttpEndpoint):
         self.reader_of = lru_cache(MAX_READERS)(reader_of)
         self.events = events
         self.codec = NativeCodec(self.model, kind=kind or None)
-        self.most: dict[int, int] = {}  # samples of a request, by its time steps
+        self.counts: dict[int, range] = {}  # of samples that a request may have, by its time steps
 
     def span(self, body: bytes) -> Span | None:
         """Return where the numbers of a body are: behind a .npy's header, else its first array.
@@ -65,18 +65,18 @@ class NativeEndpoint(HttpEndpoint):
         query = self.codec.decode_small(body)
         if query is None or query.options.returned:
             return None
-        steps, samples, dtype, is_plain = query.options.time_steps, None, FLOAT32, True
-        if body.startswith(MAGIC):  # and its type allows that
-            header = header_of(body)
-            samples, dtype = len(query.samples), header.dtype
-            is_plain = not header.by_columns
+        steps, samples, size = query.options.time_steps, len(query.samples), self.model.limits.answer.native
         group = Group.of(self.model, self.reader_of(steps), query.options)
-        most, size = self.most.get(steps), self.model.limits.answer.native
-        if most is None:
+        counts = self.counts.get(steps)
+        if counts is None:
             rows = range(1, len(group.reader.rows) + 1)
-            most = self.most[steps] = sum(group.is_short(n, size(n, steps)) for n in rows)
-        frame = Frame(group, most, samples, self.writer(steps), dtype=dtype)
-        return DecodedBody(frame, query.samples, is_plain)
+            counts = self.counts[steps] = rows[: sum(group.is_short(n, size(n, steps)) for n in rows)]
+        frame = Frame(group, counts, self.writer(steps))
+        if not body.startswith(MAGIC):
+            return DecodedBody(frame, query.samples, is_plain=True)
+        header = header_of(body)
+        frame = frame._replace(counts=counts[samples - 1 : samples], dtype=header.dtype)
+        return DecodedBody(frame, query.samples, is_plain=not header.by_columns)
 
     def writer(self, steps: int) -> Write:
         """Make the function that writes an answer."""

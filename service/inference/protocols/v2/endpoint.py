@@ -37,7 +37,7 @@ def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: Write
     if not plain or query.sequence is not None or query.timeout is not None or samples > len(reader.rows):
         return None
     group = Group.of(model, reader, options)
-    return Frame(group, samples, samples, write) if group.is_short(samples, query.answer_bytes) else None
+    return Frame(group, range(samples, samples + 1), write) if group.is_short(samples, query.answer_bytes) else None
 
 
 class InferEndpoint(HttpEndpoint):
