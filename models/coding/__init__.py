@@ -1,8 +1,8 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
+from spikeserve.models.coding.encode import CODINGS as CODINGS
 from spikeserve.models.coding.encode import MAX_SEED as MAX_SEED
 from spikeserve.models.coding.encode import encode as encode
-from spikeserve.models.coding.encode import encode_currents as encode_currents
 from spikeserve.models.coding.encode import encode_next as encode_next
 from spikeserve.models.coding.encode import normalise as normalise
 from spikeserve.models.coding.events import EventCoder as EventCoder

@@ -58,14 +58,6 @@ def encode(
     return DenseInputs(CODINGS[task.coding](values, steps, seed, first), steps)
 
 
-def encode_currents(values: FloatArray, task: Spec, time_steps: int, seed: int = 0) -> DenseInputs:
-    """Encode samples whose shape and time steps are right, and whose values `normalise` returned.
-
-    `values` is (batch, *input shape); the coding is one whose steps are made of a value.
-    """
-    return DenseInputs(CODINGS[task.coding](values, time_steps, seed, 0), time_steps)
-
-
 def encode_next(values: FloatArray, task: Spec, time_steps: int, seed: int, first: int) -> DenseInputs:
     """Encode the next steps of one sample, which has `first` steps behind it.
 

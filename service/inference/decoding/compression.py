@@ -42,6 +42,16 @@ def unpack(packed: bytes, encoding: Encoding, body: Body) -> bytes:
     return b"".join(pieces)
 
 
+def inflated(body: bytes, most: int) -> bytes | None:
+    """Decompress a short gzip body; None where it has more than `most` bytes then, or is not one whole stream."""
+    stream = zlib.decompressobj(GZIP_WINDOW)
+    try:
+        content = stream.decompress(body, most)
+    except zlib.error:
+        return None
+    return content if stream.eof and not stream.unused_data else None
+
+
 def _deflate_window(body: bytes) -> int:
     """Return zlib's window for a deflate body: for zlib's format, by its check bits, or the raw one of some clients."""
     is_zlib = len(body) > 1 and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2], "big") % 31 == 0

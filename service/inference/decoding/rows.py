@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.coding import Inputs, encode_currents
+from spikeserve.models.coding import CODINGS, DenseInputs
 from spikeserve.models.engines.event.compiled import Kernel, borrowing, inlined
 from spikeserve.models.spec import OutOfRange, Spec
 from spikeserve.models.spec.network import FloatArray
@@ -244,9 +244,9 @@ class RowReader:
     """Reads samples of a model of `task`, and normalises them."""
 
     def __init__(self, task: Spec) -> None:
-        self.task = task
+        self.code = CODINGS[task.coding]
         declared, shape = task.input, task.input.shape
-        size = math.prod(shape)
+        self.shape, size = shape, math.prod(shape)
         self.clips = declared.out_of_range is OutOfRange.CLIP
         self.resolution = np.float32(declared.resolution or 0)
         features = (*declared.range, *declared.factors)
@@ -279,7 +279,7 @@ class RowReader:
         copy: Callable[..., int] = copy_rows.call
         return copy(values, self.features, self.clips, self.resolution, rows)
 
-    def inputs(self, end: int, time_steps: int, seed: int) -> Inputs:
+    def inputs(self, end: int, time_steps: int, seed: int) -> DenseInputs:
         """Return the samples in the rows before `end`, encoded."""
-        currents = self.rows[:end].reshape(end, *self.task.input.shape)
-        return encode_currents(currents, self.task, time_steps, seed)
+        currents = self.rows[:end].reshape(end, *self.shape)
+        return DenseInputs(self.code(currents, time_steps, seed, 0), time_steps)

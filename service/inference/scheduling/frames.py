@@ -7,7 +7,6 @@ body, and from then on the kernel alone reads the numbers. What asks for more th
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -22,10 +21,9 @@ from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
-from spikeserve.service.inference.decoding.compression import GZIP_WINDOW
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.decoding.readers import FLOAT32, Reader
-from spikeserve.service.inference.scheduling.query import SMALL_BODY, RunOptions
+from spikeserve.service.inference.scheduling.query import RunOptions
 from spikeserve.service.telemetry.access import line_template
 
 JSON_LINE = b"content-type: application/json\r\n"
@@ -258,13 +256,3 @@ class HttpEndpoint(Endpoint):
         if came and reads:
             self.frames.learn(key, frame)
         return reads
-
-
-def inflated(body: bytes) -> bytes | None:
-    """Decompress a short gzip body; None where it is long, or is not one whole stream."""
-    stream = zlib.decompressobj(GZIP_WINDOW)
-    try:
-        content = stream.decompress(body, SMALL_BODY)
-    except zlib.error:
-        return None
-    return content if stream.eof and not stream.unused_data else None

@@ -16,8 +16,10 @@ from typing import Protocol, TypeAlias
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError, queue_full
+from spikeserve.service.inference.decoding.compression import inflated
 from spikeserve.service.inference.decoding.pieces import Iteration
-from spikeserve.service.inference.scheduling.frames import Content, Endpoint, Group, Match, Results, Write, inflated
+from spikeserve.service.inference.scheduling.frames import Content, Endpoint, Group, Match, Results, Write
+from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import (
@@ -131,7 +133,7 @@ class Tick:
                 continue
             endpoint, match = request.endpoint, None
             try:
-                body = inflated(request.body) if endpoint.extras.packed else request.body
+                body = inflated(request.body, SMALL_BODY) if endpoint.extras.packed else request.body
                 match = None if body is None else endpoint.find(body)
             except (ServiceError, InvalidInput) as error:
                 self._refuse(request, error)
