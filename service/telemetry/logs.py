@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from io import TextIOWrapper
 from textwrap import indent
 from types import TracebackType
-from typing import TextIO, cast
+from typing import ClassVar, TextIO, cast
 
 import structlog
 from structlog.dev import ConsoleRenderer, plain_traceback
@@ -90,7 +90,7 @@ def configure(level: str, stream: TextIO) -> None:
     else:
         rendered = (AS_JSON,)
     lossy = LossyStream(stream)
-    _of_requests.stream = None if is_text or logging.getLevelName(level.upper()) > logging.INFO else lossy
+    LossyStream.of_requests = None if is_text or logging.getLevelName(level.upper()) > logging.INFO else lossy
     stream = cast(TextIO, lossy)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -116,7 +116,7 @@ def json_stream() -> LossyStream | None:
 
     There are none where the log is text, tells less, or was not configured.
     """
-    stream = _of_requests.stream
+    stream = LossyStream.of_requests
     return None if stream is None or structlog.get_config()["processors"][-1] is not AS_JSON else stream
 
 
@@ -125,6 +125,8 @@ class LossyStream:
 
     A server must go on answering even if its log cannot be written.
     """
+
+    of_requests: ClassVar[LossyStream | None] = None  # one for the process, as the configuration of the log is
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -161,12 +163,3 @@ def _log_uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
         return
     name = failed.thread.name if failed.thread else None
     structlog.get_logger().error("thread_failed", thread=name, exc_info=failed.exc_value)
-
-
-class _Requests:
-    """Where the lines of requests go; one for the process, as the configuration of the log is."""
-
-    stream: LossyStream | None = None
-
-
-_of_requests = _Requests()

@@ -220,8 +220,7 @@ class HttpEndpoint(Endpoint):
 
     def find(self, body: bytes) -> Match | None:
         """Find the frame of a body and where its numbers are; None where a batch cannot answer it."""
-        head = self.extras.json_bytes
-        span = Span(head, len(body), 0) if head else self.span(body)
+        span = self.span(body)
         start, stop, brackets = span or (0, 0, 0)
         key = self.model, type(self), body[:start], body[stop:], brackets
         if span is not None and (known := self.frames.values.get(key)) is not None:

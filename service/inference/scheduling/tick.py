@@ -31,7 +31,7 @@ from spikeserve.service.telemetry.record import (
     Times,
     Trace,
 )
-from spikeserve.service.telemetry.tracing import RequestSpan, Tracing
+from spikeserve.service.telemetry.tracing import Tracing
 
 MAX_REQUESTS = 64  # that are answered in one iteration of the event loop
 DECODE_SECONDS = 0.01  # for which bodies of frames that are not known are decoded in one; each takes up to 0.3 ms
@@ -209,9 +209,6 @@ class Tick:
         self.access.finish_batch(BatchRecord(model, steps, times, ended, result.spikes_per_node, answers))
         for each in answers:
             if self.tracing and each.trace and each.trace.sampled:
-                self._trace(each, self.tracing.begin(each.trace, METHOD, each.started), steps, times)
-
-    def _trace(self, each: BatchedAnswer, span: RequestSpan, steps: int, times: Times) -> None:
-        record = AnswerRecord(each.samples, steps, each.steps, {}, each.synaptic_operations, times)
-        labels = dict(each.endpoint.labels)
-        span.end(METHOD, each.endpoint.route, STATUS, RequestRecord(each.request_id, labels, record))
+                counts = AnswerRecord(each.samples, steps, each.steps, {}, each.synaptic_operations, times)
+                record = RequestRecord(each.request_id, dict(each.endpoint.labels), counts)
+                self.tracing.begin(each.trace, METHOD, each.started).end(METHOD, each.endpoint.route, STATUS, record)

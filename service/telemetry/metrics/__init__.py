@@ -170,9 +170,9 @@ class Metrics:
     def settle(self) -> None:
         """Count the batches that were not counted yet: many in a row take a third of the time that each takes alone."""
         batches, self.batches, self.unsettled = self.batches, [], 0
+        self.models.count_batches(batches)
         seconds: dict[Endpoint, list[float]] = {}
         for batch in batches:
-            self.models.count_batch(batch)
             for answer in batch.answers:
                 seconds.setdefault(answer.endpoint, []).append(batch.ended - answer.started)
         for endpoint, took in seconds.items():

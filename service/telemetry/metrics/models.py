@@ -83,17 +83,20 @@ class ModelMetrics(Families):
         counts.saved.inc(answer.samples * answer.time_steps - answer.steps)
         _count_samples(counts, model, answer.samples, answer.steps, answer.spikes_per_layer)
 
-    def count_batch(self, batch: BatchRecord) -> None:
-        """Count a run, and the work of a model for the requests that shared it."""
-        counts, times, answers = self._runs_of(batch.model), batch.times, batch.answers
-        samples, steps = sum(each.samples for each in answers), sum(each.steps for each in answers)
-        counts.inference_seconds.observe(times.run_ended - times.run_began)
-        counts.batch_samples.observe(samples)
-        counts.encode_seconds.observe_all([times.encode_seconds] * len(answers))
-        counts.operations.observe_all([each.synaptic_operations for each in answers])
-        counts.saved.inc(samples * batch.time_steps - steps)
-        spikes = {name: sum(of_each.tolist()) for name, of_each in batch.spikes.items()}
-        _count_samples(counts, batch.model, samples, steps, spikes)
+    def count_batches(self, batches: Sequence[BatchRecord]) -> None:
+        """Count runs, and the work of their models for the requests that shared them."""
+        for model in dict.fromkeys(batch.model for batch in batches):
+            own = [batch for batch in batches if batch.model is model]
+            counts, answers = self._runs_of(model), [each for batch in own for each in batch.answers]
+            sizes = [sum(each.samples for each in batch.answers) for batch in own]
+            steps = sum(each.steps for each in answers)
+            counts.inference_seconds.observe_all([each.times.run_ended - each.times.run_began for each in own])
+            counts.batch_samples.observe_all(sizes)
+            counts.encode_seconds.observe_all([batch.times.encode_seconds for batch in own for _ in batch.answers])
+            counts.operations.observe_all([each.synaptic_operations for each in answers])
+            counts.saved.inc(sum(size * batch.time_steps for size, batch in zip(sizes, own, strict=True)) - steps)
+            spikes = {name: sum(sum(each.spikes[name].tolist()) for each in own) for name in own[0].spikes}
+            _count_samples(counts, model, sum(sizes), steps, spikes)
 
     def _runs_of(self, model: Model) -> RunCounts:
         """Return the counts of a model's runs, made when they are missing."""

@@ -54,7 +54,9 @@ class InferEndpoint(HttpEndpoint):
         self.blobs = blobs
 
     def span(self, body: bytes) -> Span | None:
-        """Return the array after the last name `data`."""
+        """Return the bytes behind the JSON, or the array after the last name `data`."""
+        if self.extras.json_bytes:
+            return Span(self.extras.json_bytes, len(body), 0)
         name = body.rfind(b'"data"')
         return None if name < 0 else self.array_at(body, body.find(b"[", name))
 
