@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from spikeserve.service.app import create_app
 from spikeserve.service.http.openapi import example
-from spikeserve.service.process.command_line import listen
+from spikeserve.service.process.listener import listen
 from spikeserve.service.process.server import Server
 from spikeserve.service.settings import Settings
 

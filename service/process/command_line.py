@@ -29,8 +29,9 @@ from spikeserve.service.keys import main as make_key
 from spikeserve.service.process import check
 from spikeserve.service.process.control import WorkerControl
 from spikeserve.service.process.flags import read_settings
+from spikeserve.service.process.listener import Listener, listen
 from spikeserve.service.process.protocols import protocols_of
-from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Listener, Server, keep_from_collector
+from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Server, keep_from_collector
 from spikeserve.service.process.supervisor import Supervisor
 from spikeserve.service.services import Services
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
@@ -102,6 +103,7 @@ def supervise(app: FastAPI, settings: Settings, listener: Listener) -> int:
             services.loader.adopt(supervisor.versions, supervisor.unloaded)
         server = Server(app, settings, supervised=True)
         control.attach(connection, number, replaces, server.drain)
+        listener.counts, listener.number = supervisor.connections, number
         return run(server, listener)
 
     versions = {name: list(some) for name, some in services.catalog.models.items()}
@@ -168,19 +170,3 @@ def warn_if_unknown(environment: Iterable[str], settings: Settings) -> None:
     unknown = sorted(each for each in alike if each.upper() not in known)
     if unknown:
         structlog.get_logger().warning("unknown_variables", names=unknown, meaning="no setting has such a name")
-
-
-def listen(host: str, port: int) -> Listener:
-    """Return a socket that listens there; raises Misconfigured."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With IPPROTO_TCP given, asyncio turns Nagle's algorithm off, which would delay each answer by 40 ms.
-    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    if os.name == "posix":  # on Windows it would let another server take the port as well
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise Misconfigured(f"host, port: cannot listen on {host} port {port}: {error.strerror}") from error
-    return listener

@@ -57,21 +57,6 @@ class Running(Protocol):
     async def stop(self) -> None: ...  # noqa: D102
 
 
-class Listener(socket.socket):
-    """A listening socket that keeps its own backlog.
-
-    asyncio has one parameter for two things: the backlog, and how many connections it accepts in a row. A worker that
-    accepts every waiting connection leaves none to the other workers, and one that cannot, at its limit of open files,
-    logs that for each of the row. So asyncio is given 1, and `listen` uses BACKLOG.
-    """
-
-    BACKLOG = 2048  # uvicorn's default
-
-    def listen(self, _: int = 0, /) -> None:
-        """Listen with `BACKLOG`, whatever backlog is asked for."""
-        super().listen(self.BACKLOG)
-
-
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
 LAST_ANSWER_SECONDS = 0.25  # for the 503 answers at the end of the grace period
 WATCH_SECONDS = 0.1  # how often to check whether to shut down
@@ -116,7 +101,7 @@ class Server(uvicorn.Server):
                 ws_per_message_deflate=False,  # a short message could become long
                 server_header=False,
                 proxy_headers=False,  # with them a client could claim any address, and their check takes 4 µs
-                backlog=1,  # see `Listener`
+                backlog=1,  # see `service.process.listener`
             )
         )
         self.services = services

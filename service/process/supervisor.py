@@ -38,6 +38,7 @@ import structlog
 
 from spikeserve.service.errors import shown
 from spikeserve.service.process.control import ALIVE_SECONDS, CHANGING_SECONDS, COLLECTING_SECONDS, Message, Peer
+from spikeserve.service.process.listener import NOT_SERVING, connections_of
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 EXTRA_SECONDS = 2  # after the grace period, in which a worker that does not hang exits by itself
@@ -69,6 +70,7 @@ class Supervisor:
         self.unloaded: set[str] = set()  # models
         self.loop = asyncio.new_event_loop()
         self.workers: dict[int, Worker] = {}  # the running ones, by process id
+        self.connections = connections_of(workers)
         # The number of each that is to be started, and whether it replaces another; None where the server may be over.
         self.due: asyncio.Queue[tuple[int, bool] | None] = asyncio.Queue()
         for number in range(workers):
@@ -132,6 +134,7 @@ class Supervisor:
 
     def _replace(self, process: int, worker: Worker, status: int) -> None:
         worker.peer.close()
+        self.connections[worker.number] = NOT_SERVING
         if self.stopping:
             self.failed = self.failed or status != 0
             self.due.put_nowait(None)

@@ -24,8 +24,9 @@ import pytest
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.process import check
-from spikeserve.service.process.command_line import OTHER_THREADS, listen
-from spikeserve.service.process.server import FILE_THREADS, Listener, Loop
+from spikeserve.service.process.command_line import OTHER_THREADS
+from spikeserve.service.process.listener import Listener, listen
+from spikeserve.service.process.server import FILE_THREADS, Loop
 from spikeserve.service.process.turns import TimedSelector
 from tests.bundles import publish
 from tests.forks import SERVICE, Fork

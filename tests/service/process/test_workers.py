@@ -6,7 +6,8 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def held(*arguments):
     return load(*arguments)
 
 LoadedModel.load = held
+sys.exit(main(sys.argv[1:]))
+"""
+
+# The service, but that a connection waits for a minute for the worker that has fewer.
+PATIENT = """
+import sys
+from spikeserve.service.process import listener
+listener.PATIENCE_SECONDS = 60.0
+from spikeserve.service.process.command_line import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -342,6 +352,28 @@ def test_a_worker_that_joins_after_changes_that_met_serves_what_the_others_do(re
         )
         server.kill(0)
         assert [each.status_code for each in server.answers("/models/toy/predict", HALF)] == [404, 404]
+
+
+def test_a_connection_is_for_the_worker_that_has_the_fewest_and_none_waits_for_one_that_died(repository: Path) -> None:
+    with serving(repository, program=("-c", PATIENT)) as server, ExitStack() as stack:
+        for number in server.workers:  # each accepts, and has one
+            stack.enter_context(server.connected(number))
+        address = server.service.url.removeprefix("http://")
+        more = [stack.enter_context(closing(HTTPConnection(address, timeout=30))) for _ in range(4)]
+
+        def live(connection: HTTPConnection) -> bool:
+            try:
+                connection.request("GET", "/health/live")
+                return connection.getresponse().read() != b""
+            except ConnectionError:
+                return False
+
+        assert [live(each) for each in more] == [True] * 4
+        server.kill(0)
+        assert sorted(live(each) for each in more) == [False, False, True, True]
+        for each in more:
+            each.close()
+        assert live(more[0])
 
 
 def test_any_worker_tells_the_metrics_of_all_exactly(fresh: tuple[Server, Path, int]) -> None:
