@@ -36,7 +36,9 @@ def core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_core_fits_publishes_and_verifies_without_any_plugin(core: Path) -> None:
     y = np.arange(200) % 2
-    np.savez(core / "pairs.npz", x=np.eye(2)[y].repeat(16, axis=1), y=y)  # by one half of 32 or the other
+    x = np.eye(2)[y].repeat(16, axis=1)  # by one half of 32 or the other
+    splits = {f"{name}_{split}": each for split in ("train", "val", "test") for name, each in (("x", x), ("y", y))}
+    np.savez(core / "pairs.npz", **splits)
     fit = "fit --file pairs.npz --architecture 32 --epochs 1 --repository r"
     command = [sys.executable, "-P", "-c", COMMANDS, fit, "check r --engine reference", "serve --engine onnx"]
     ran = subprocess.run(command, cwd=core, capture_output=True, text=True, check=True)
