@@ -37,8 +37,7 @@ def core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_core_fits_publishes_and_verifies_without_any_plugin(core: Path) -> None:
     y = np.arange(200) % 2
     x = np.eye(2)[y].repeat(16, axis=1)  # by one half of 32 or the other
-    splits = {f"{name}_{split}": each for split in ("train", "val", "test") for name, each in (("x", x), ("y", y))}
-    np.savez(core / "pairs.npz", **splits)
+    np.savez(core / "pairs.npz", x_train=x, y_train=y, x_val=x, y_val=y, x_test=x, y_test=y)
     fit = "fit --file pairs.npz --architecture 32 --epochs 1 --repository r"
     command = [sys.executable, "-P", "-c", COMMANDS, fit, "check r --engine reference", "serve --engine onnx"]
     ran = subprocess.run(command, cwd=core, capture_output=True, text=True, check=True)

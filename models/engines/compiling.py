@@ -6,6 +6,7 @@ Nothing here imports Numba, so that another engine can answer meanwhile without 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,11 +22,13 @@ except ImportError:  # Windows has no such locks
 
 FOLDER = Path(__file__).parent / "event"
 NICE = 10  # of the compiler: who answers meanwhile goes first
+PYTHON = (sys.executable, "-P", "-c")
 HELD = 3  # the descriptor by which it holds the lock
 TRIES = 2  # compilers that are started, where the first one dies
 LOOK_SECONDS, TELL_SECONDS = 0.2, 5.0
 FUNCTIONS = 51  # that the kernels are made of
 RUN = "import sys; from spikeserve.models.engines.compiling import compile_beside; compile_beside(*sys.argv[1:])"
+SECOND = "from spikeserve.models.engines.event import engine; engine.compile_addressed(engine.engine_kernels)"
 
 _one = RLock()  # of this process's threads, one compiles
 _locks: list[int] = []  # that this process holds: at most one
@@ -53,6 +56,20 @@ def compiling() -> Iterator[None]:
             stack.enter_context(_telling())
             _locks.append(_lock(waits=True) if can_share() else os.open(os.devnull, os.O_RDONLY))
             stack.callback(lambda: os.close(_locks.pop()))
+            stack.enter_context(_second())
+        yield
+
+
+@contextmanager
+def _second() -> Iterator[None]:
+    """Have a second process compile as well, in the other order: each fetches what the other made, until they meet."""
+    with ExitStack() as stack:
+        if (os.cpu_count() or 1) > 1 and can_share():
+            command, nothing = [*PYTHON, SECOND], subprocess.DEVNULL
+            with suppress(OSError):
+                second = subprocess.Popen(command, 0, None, nothing, nothing, nothing, env=_environment())  # noqa: S603
+                stack.enter_context(second)
+                stack.callback(second.kill)
         yield
 
 
@@ -136,10 +153,9 @@ class Compiler:
             # The lock is held until it ends. It is in a group of its own, so that a signal to this one does not end it.
             nothing = [(os.POSIX_SPAWN_OPEN, each, os.devnull, os.O_RDWR, 0) for each in range(HELD)]
             files = [(os.POSIX_SPAWN_DUP2, lock, HELD), *nothing]
-            command = [sys.executable, "-P", "-c", RUN, *self.arguments]
-            env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # it finds what this process finds
+            command = [*PYTHON, RUN, *self.arguments]
             try:
-                self.process = os.posix_spawn(command[0], command, env, file_actions=files, setpgroup=0)
+                self.process = os.posix_spawn(command[0], command, _environment(), file_actions=files, setpgroup=0)
             finally:
                 os.close(lock)
 
@@ -174,4 +190,9 @@ def compile_beside(module: str, prepare: str) -> None:
     """Compile as `Compiler` asks for: its process begins here, and holds the lock."""
     _locks.append(HELD)
     os.nice(NICE)
-    getattr(import_module(module), prepare)("event")
+    with _second():
+        getattr(import_module(module), prepare)("event")
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # by which a process finds what this one finds

@@ -96,6 +96,17 @@ def test_a_compiler_that_is_killed_while_it_compiles_is_followed_by_one_that_end
     assert not compiling.is_compiling()
 
 
+def test_a_second_process_compiles_meanwhile_and_ends_with_the_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = f"import os, time; open({str(folder / 'second')!r}, 'w').write(f'{{os.getpid()}}\\n'); time.sleep(60)"
+    monkeypatch.setattr(compiling, "SECOND", says)
+    with compiling.compiling(), compiling.compiling():
+        until(lambda: (folder / "second").exists() and (folder / "second").read_text().endswith("\n"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((folder / "second").read_text()), 0)
+
+
 def test_who_waits_takes_the_place_of_a_process_that_died_and_may_stop_waiting(folder: Path) -> None:
     lock, over = compiling._lock(waits=False), Event()
     over.set()

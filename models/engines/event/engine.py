@@ -13,7 +13,7 @@ bytes and the room of its largest layer, which hold anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import cache
 
@@ -24,7 +24,7 @@ from spikeserve.models.engines.base import Ending, Record, RunResult, State
 from spikeserve.models.engines.compiling import compiling
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.carried import CarriedArrays
-from spikeserve.models.engines.event.compiled import FunctionPointer, engine_kernels
+from spikeserve.models.engines.event.compiled import CompiledFunction, FunctionPointer, engine_kernels
 from spikeserve.models.engines.event.cores import Cores, shared
 from spikeserve.models.engines.event.node_kernels import go_on
 from spikeserve.models.engines.event.plan import Plan
@@ -118,14 +118,19 @@ class EventEngine:
 def compile_kernels() -> None:
     """Make every kernel ready; it takes some 20 s the first time on a machine, and then some tenths of one."""
     with nullcontext() if are_cached() else compiling():
-        for kernel in engine_kernels:
-            if isinstance(kernel, FunctionPointer):
-                assert kernel.address  # noqa: S101  (which compiles it)
+        compile_addressed(reversed(engine_kernels))  # a second process begins with the first
         spec = Spec.read(SMALL)
         network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
         inputs = DenseInputs(np.ones((1, 1, 1), np.float32), spec.time_steps)
         Call(Plan(network), Cores(1), inputs, record=Record.RASTER).run()
         go_on.code_for((np.zeros(1, NODE), np.zeros(1, RUN)))
+
+
+def compile_addressed(kernels: Iterable[CompiledFunction]) -> None:
+    """Compile those that have an address, or fetch what another process has compiled."""
+    for kernel in kernels:
+        if isinstance(kernel, FunctionPointer):
+            assert kernel.address  # noqa: S101  (which compiles it)
 
 
 def are_cached() -> bool:
