@@ -56,10 +56,10 @@ class Gate:
         self.heads = RepeatCache[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
         self.frames: Frames = RepeatCache()
 
-    def known(self, data: bytes) -> tuple[Endpoint, bytes, Trace | None] | None:
-        """Look headers up by their bytes; return endpoint, body and trace, or None for headers not remembered.
+    def known(self, data: bytes) -> tuple[Endpoint, bytes, Trace | None, bytes, bytes] | None:
+        """Look headers up by their bytes; return what `admit` does, the data and its body.
 
-        None as well where `data` is not one whole request.
+        None for headers not remembered, and where `data` is not one whole request.
         """
         if self.changes != self.catalog.changes:
             self._list()
@@ -67,7 +67,7 @@ class Gate:
         entry = self.heads.values.get(data[:end])
         if entry is None or len(data) - end != entry[1] or self.catalog.draining:
             return None
-        return entry[0], data[end:], self._trace({}) if self.tracing else None
+        return entry[0], request_id_of({}), self._trace({}) if self.tracing else None, data, data[end:]
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
         """Remember headers byte for byte once they were admitted twice, unless they hold an id or a trace."""

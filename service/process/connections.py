@@ -196,8 +196,7 @@ class Connection(asyncio.Protocol):
             return
         is_long, gate = self.selector.is_long, self.gate
         if gate is not None and not is_long and self._is_idle() and (known := gate.known(data)):
-            endpoint, body, trace = known
-            self._set_ordinary(OrdinaryRequest(self, endpoint, request_id_of({}), trace, data, body, more_body=False))
+            self._set_ordinary(OrdinaryRequest(self, *known, more_body=False))
             self._settle(alone=True)
             return
         self.backlog.add(data)
