@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import structlog
 
-from spikeserve.service.telemetry import logs
+from spikeserve.service.telemetry.logs import AS_JSON, COMPACT, LossyStream
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import BatchRecord, RequestRecord
 
@@ -21,7 +21,7 @@ METHOD, STATUS = "POST", 200  # of requests that are answered together
 REQUEST_ID = b"x-request-id"
 CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only logged
 
-_encode = json.JSONEncoder(separators=logs.COMPACT).encode  # escapes what is not ASCII, as the log does
+_encode = json.JSONEncoder(separators=COMPACT).encode  # escapes what is not ASCII, as the log does
 _PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -44,7 +44,7 @@ class AccessLog:
         if "model" in labels:
             answered = [] if streamed else [seconds]
             self.metrics.models.count_requests(str(labels["model"]), int(labels["version"]), status, 1, answered)
-        if (stream := logs.json_stream()) is None:
+        if (stream := json_stream()) is None:
             told = {"method": method, "route": route, "status": status, "ms": round(ms, 3), **labels}
             self.log.info("request", request_id=request_id, **told)
             return
@@ -54,7 +54,7 @@ class AccessLog:
     def finish_batch(self, batch: BatchRecord) -> None:
         """Log and count requests that were answered together, with one write of all their lines."""
         self.metrics.count_batch(batch)
-        stream, now = logs.json_stream(), timestamp()
+        stream, now = json_stream(), timestamp()
         lines: list[str] = []
         for endpoint, request_id, started, samples, _, _, trace in batch.answers:
             ms = (batch.ended - started) * 1000
@@ -82,6 +82,15 @@ def line_template(method: str, route: str, status: int, labels: Labels, number: 
     numbered = f'"{number}":%d,' if number else ""
     ending = '"event":"request","level":"info","timestamp":"%s"}\n'
     return f'{{"request_id":"%s",{answer},"ms":%.3f,%s{told}{numbered}{ending}'
+
+
+def json_stream() -> LossyStream | None:
+    """Return where lines of JSON at the level `info` may be written as they are; None where there are no such lines.
+
+    There are none where the log is text, tells less, or was not configured.
+    """
+    stream = LossyStream.of_requests
+    return None if stream is None or structlog.get_config()["processors"][-1] is not AS_JSON else stream
 
 
 def timestamp() -> str:

@@ -111,15 +111,6 @@ def configure(level: str, stream: TextIO) -> None:
     threading.excepthook = _log_uncaught_in_thread
 
 
-def json_stream() -> LossyStream | None:
-    """Return where lines of JSON at the level `info` may be written as they are; None where there are no such lines.
-
-    There are none where the log is text, tells less, or was not configured.
-    """
-    stream = LossyStream.of_requests
-    return None if stream is None or structlog.get_config()["processors"][-1] is not AS_JSON else stream
-
-
 class LossyStream:
     """A stream that drops lines it cannot write, because its reader has gone (`… | head`) or the disk is full.
 
