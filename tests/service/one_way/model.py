@@ -56,7 +56,7 @@ CAMERA = seen((np.arange(36).reshape(3, 12) / 8).tolist(), "abc", "spikes", scal
 OF_SPIKES = {"pairs": pairs(), "camera": CAMERA}
 OF_VALUES = {"toy": toy(), "rate": toy(Coding.RATE), "late": toy(Coding.LATENCY, time_steps=5), "image": IMAGE}
 NETWORKS = {name: (each, stronger(each)) for name, each in (OF_VALUES | OF_SPIKES).items()}  # by the version's weights
-OF_NUMBERS = ["json", "charset", "untyped", "gzip", "<f4", "<f8", "|u1", "<i4"]
+OF_NUMBERS = ["json", "charset", "untyped", "gzip", "<f4", "<f8", "|u1", "<i4", ">f8"]  # the last by columns
 DATATYPES = ["FP32", "FP64", "UINT8"] * 2 + sorted(set(Datatype) - {Datatype.BYTES, Datatype.FP16})
 OF_TENSORS = [f"{way} {datatype}" for way in ("v2", "bytes", "both") for datatype in [*DATATYPES, "FP16"]]
 OF_CALLS = [f"{way} {datatype}" for way in ("raw", "typed") for datatype in ["FP32", *DATATYPES]]
@@ -229,9 +229,9 @@ class Ask:
     def _body(self) -> tuple[dict[str, str], bytes, str]:
         """Return the headers that say what the body is, the body, and the query of its URL."""
         values, query = self._broken(self.values), urlencode(self.parameters)
-        if self.kind[0] in "<|":
+        if self.kind[0] in "<|>":
             file = io.BytesIO()
-            np.save(file, values.astype(self.kind))
+            np.save(file, values.astype(self.kind, "F" if self.kind[0] == ">" else "C"))
             return {"Content-Type": "application/x-npy"}, file.getvalue(), query
         if self.kind == "records":
             kind = {"Content-Type": "application/vnd.spikeserve.events"}

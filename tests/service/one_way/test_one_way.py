@@ -58,12 +58,8 @@ def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     for name in NETWORKS:
         publish(root, name, 1, 1)
     own: dict[str, Any] = {"api_keys": DIGEST, "allowed_origins": APP, "max_queue": MAX_QUEUE, "versions": "all"}
-    own |= {
-        "max_body_bytes": MAX_BODY,
-        "max_values": 200,
-        "threads": 1,
-        "log": Log(),
-    }  # the same, as they never run at once
+    own |= {"max_body_bytes": MAX_BODY, "max_values": 200, "threads": 1}
+    own["log"] = Log()  # the same, as they never run at once
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patched:
         patched.setattr(frames, "MAX_KNOWN", MAX_KNOWN)
         plain = Server(root, plain=True, **own)
@@ -106,6 +102,7 @@ def test_what_is_odd_is_answered_byte_for_byte_as_the_application_answers_it(
 
 
 OF_VALUES, PAIR, BITS = Ask("image"), Ask(kind="v2 FP32", samples=2), Ask(kind="bytes BOOL")
+BY_COLUMNS = Ask("image", kind=">f8", samples=2)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +117,13 @@ OF_VALUES, PAIR, BITS = Ask("image"), Ask(kind="v2 FP32", samples=2), Ask(kind="
         *(
             (Ask("image", kind=kind, samples=2), Ask("image", kind=kind, samples=2, odd=(("end", cut, text),)), 400)
             for kind, cut, text in (
-                ("bytes FP32", 4 * 12, b""),  # a sample where the shape says two
+                *((each, 4 * 12, b"") for each in ("bytes FP32", "<f4")),  # a sample where the shape says two
                 ("bytes INT32", 4, b"\1\0\0\1"),  # 2**24 + 1, which float32 has not
                 *(("<f8", 0, bytes(4)), ("gzip", 0, b"x"), ("gzip", 4, b"")),
             )
         ),
         (CALL, replace(CALL, faults=("time",)), 400),
+        (replace(BY_COLUMNS, odd=(("end", 8 * 24, bytes(8 * 24)),)), BY_COLUMNS, 200),  # zeros, by columns or by rows
     ],
 )
 def test_what_is_odd_is_answered_alike_behind_what_is_usual(machine: OneWay, usual: Ask, odd: Ask, status: int) -> None:
