@@ -36,7 +36,8 @@ INFER = "ModelInfer"
 ROUTE = f"/{SERVICE}/{INFER}"
 RARE = frozenset({TIMEOUT})  # metadata that asks for anything else than an answer
 LEAST_SECONDS = 0.1  # up to the deadline of an ordinary call: what it shares a batch with is done by then
-GATHER_SECONDS = 0.001  # for which a call waits at most for others
+GATHER_SECONDS = 0.001  # for which a call waits for the next one
+MAX_GATHERED = 8  # calls that wait for each other at most
 MAX_PLACES = 8  # of the values in messages of one length; of further ones, the full way is taken
 
 
@@ -91,7 +92,7 @@ class Infer:
         self.catalog = services.catalog
         self.tick = tick
         self.gathered: list[OrdinaryCall] = []
-        self.in_progress, self.expected = 0, 1  # ordinary calls; how many are gathered at least, unless it takes long
+        self.expected, self.all_in_flight = 1, False  # calls of a batch; whether none of the last one's has ended
         self.timer: TimerHandle | None = None
         self.changes = -1
         self.endpoints = frames.RepeatCache[tuple[bytes, bytes], frames.Endpoint]()  # by the bytes around the values
@@ -120,25 +121,29 @@ class Infer:
         return answer.message
 
     def _gather(self, tick: Tick, ordinary: OrdinaryCall) -> None:
-        """Answer a call, once as many wait as were in progress at the last batch, or after GATHER_SECONDS."""
-        self.in_progress += 1
+        """Answer a call once `expected` wait, or none has come for GATHER_SECONDS.
+
+        One that comes before any of the last batch has ended was in flight beside all of them: so more are expected.
+        """
         ordinary.call.context.add_done_callback(self._ended)
         self.gathered.append(ordinary)
+        if self.all_in_flight:
+            self.expected = min(2 * self.expected, MAX_GATHERED)
+        if self.timer is not None:
+            self.timer.cancel()
         if len(self.gathered) >= self.expected:
             self._answer_gathered(tick)
-        elif self.timer is None:
+        else:
             self.timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._answer_gathered, tick)
 
     def _answer_gathered(self, tick: Tick) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        gathered, self.gathered, self.timer = self.gathered, [], None
-        self.expected = self.in_progress
+        gathered, self.gathered, self.all_in_flight = self.gathered, [], True
+        self.expected = max(len(gathered), self.expected // 2)
         for each in gathered:
             tick.add(each, alone=len(each.call.tasks) == 1)
 
     def _ended(self, _: object) -> None:
-        self.in_progress -= 1
+        self.all_in_flight = False
 
     def _endpoint(self, call: Call, body: bytes) -> frames.Endpoint | None:
         """Return the endpoint of an ordinary call; None for any other, and where its frame is not known."""
@@ -167,18 +172,16 @@ class Infer:
             return
         ((start, stop),) = parted.places
         key, frame = (body[:start], body[stop:]), frame_of(query, model, reader, writer(query, model, parted.raw))
-        if frame is None or len(key[0]) + len(key[1]) > frames.MAX_FRAME_BYTES:
+        places = self.places.get(len(body), {})
+        if frame is None or len(body) + start - stop > frames.MAX_FRAME_BYTES or len(places) == MAX_PLACES:
             return
         if len(self.endpoints.values) == frames.MAX_KNOWN:
             self._forget()
-        places = self.places.get(len(body), {})
-        if len(places) == MAX_PLACES:
-            return
         if self.endpoints.came(key):
             steps, policy = query.options.time_steps, self.services.pipeline.scheduler.queue(model).policy
             frame = frame._replace(room=policy.max_samples(model.cost, steps))
             self.endpoints.learn(key, KnownEndpoint(model, frame, frames.Span(start, stop, 0)))
-            self.places.setdefault(len(body), places)[start, stop] = None
+            self.places.setdefault(len(body), {})[start, stop] = None
 
 
 def writer(query: InferQuery, model: LoadedModel, raw: object) -> frames.Write:

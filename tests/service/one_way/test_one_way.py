@@ -288,10 +288,24 @@ def test_calls_at_once_are_one_batch_and_none_waits_for_long(machine: OneWay, mo
     infer = machine.ours.protocols[0].infer  # type: ignore[attr-defined]
     machine.all([CALL])
     machine.all([CALL])
-    infer.expected = 4
-    machine.all([CALL])  # though three more are expected
-    monkeypatch.setattr(ordinary, "GATHER_SECONDS", 3600)
-    infer.expected = 4
-    with patch.object(LoadedModel, "run", autospec=True, side_effect=LoadedModel.run) as run:
-        machine.ours.run(machine.ours.answers([CALL] * 4))
-    assert run.call_count == 1
+
+    async def crowd(server: Server) -> None:
+        await until(lambda: not infer.all_in_flight)
+        infer.expected = 2
+        await server.begin(CALL)  # though one more is expected
+        assert infer.expected == 1
+        await until(lambda: not infer.all_in_flight)
+        monkeypatch.setattr(ordinary, "GATHER_SECONDS", 3600)
+        waiting = server.tick.waiting
+        with patch.object(server.tick, "answer_all"):  # so that the first call is in flight while others come
+            calls = [server.begin(CALL)]
+            await until(lambda: len(waiting) == 1)
+            calls += [server.begin(CALL) for _ in range(ordinary.MAX_GATHERED - 1)]
+            await until(lambda: len(infer.gathered) == ordinary.MAX_GATHERED - 1)
+            assert len(waiting) == 1
+            calls.append(server.begin(CALL))
+            await until(lambda: len(waiting) == 1 + ordinary.MAX_GATHERED)
+        server.tick.answer_all()
+        await asyncio.gather(*calls)
+
+    machine.ours.run(crowd(machine.ours))
