@@ -286,7 +286,11 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
                 self._take_frame(size, at_once=place < AT_ONCE)
             if (output := b"".join(self.conn.data_to_send())) and not self.transport.is_closing():
                 self.transport.write(output)
-        self._go_on()
+        holds = len(self.backlog) > self.start or self.begun or self.frames or self.reserved.size
+        if self.is_asked and not holds and self.transport.is_reading():
+            self.backlog, self.start = b"", 0  # as most often: all was answered, and nothing is held
+        else:
+            self._go_on()
 
     def _has_part(self) -> bool:
         """Return whether there is more to parse than the beginning of a header."""

@@ -1,6 +1,7 @@
 """The event engine's state: a run that goes on leaves the state it began with, and a state holds nothing else."""
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import State
+from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.carried import CarriedArrays
 from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
+from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import Network
 from tests.contracts.nodes import TOGETHER
@@ -17,6 +21,8 @@ from tests.networks import network_of, task
 from tests.same import assert_same, assert_same_state
 
 NETWORK = TOGETHER["alike"].network  # of every kind of neuron, and so of array that a state has
+ALIKE = {each: Network(NETWORK.spec.model_copy(update={"coding": each}), NETWORK.tensors) for each in Coding}
+LIF = network_of([{"type": "LIF", "name": "out", "decay": 0.9}], {}, **task(4, 2, "abcd", "current"))
 
 
 def drawn(batch: int, steps: int, network: Network = NETWORK) -> DenseInputs:
@@ -54,19 +60,35 @@ def test_a_state_keeps_no_other_part_of_its_run_in_memory() -> None:
     assert sum(owner.nbytes for owner in owners) == 3 * (128 + 64 + 2 * 32)
 
 
-@pytest.mark.parametrize("coding", [Coding.CURRENT, Coding.DIRECT])
-def test_windows_of_several_states_in_one_run_give_what_runs_one_after_the_other_do(coding: Coding) -> None:
-    # Three sessions, one of them at rest, with 3, 1 and 2 windows of two steps each.
-    network = Network(NETWORK.spec.model_copy(update={"coding": coding}), NETWORK.tensors)
-    engine, windows = EventEngine(network), (3, 1, 2)
-    states = [State.rest(network, 1), *(engine.run(drawn(1, 2, network))[1] for _ in range(2))]
-    inputs = drawn(sum(windows), 2, network)
-    found, after = engine.run_windows(inputs, State.joined(states), windows)
-    end = 0
-    for number, count in enumerate(windows):
-        state = states[number]
-        for window in range(end, end + count):
-            alone, state = engine.run(inputs[window : window + 1], state)
-            assert_same(found[window : window + 1], alone)
-        end += count
-        assert_same_state(after.copied(number, number + 1), state)
+@pytest.mark.parametrize("network", [ALIKE[Coding.CURRENT], ALIKE[Coding.DIRECT], LIF])
+def test_windows_of_several_states_in_one_run_give_what_runs_one_after_the_other_do(network: Network) -> None:
+    # Three sessions, one of them at rest, with 3, 1 and 2 windows of two steps each, and then one more of each.
+    engine, inputs = EventEngine(network), drawn(9, 2, network)
+    states = [State.rest(network, 1), *(engine.run(inputs[place : place + 1])[1] for place in (7, 8))]
+    after = [each[np.zeros(1, np.intp)] for each in states]
+    place = 0
+    for windows in [(3, 1, 2), (1, 1, 1)]:
+        result, fired, after = engine.run_windows(inputs[place : place + sum(windows)], after, windows)
+        row = 0
+        for number, count in enumerate(windows):
+            for _ in range(count):
+                before = states[number]
+                alone, states[number] = engine.run(inputs[place : place + 1], before)
+                assert_same(result[row : row + 1], alone)
+                assert (
+                    fired[row] == alone.spike_counts - before.arrays.get(READOUT if network is LIF else SPIKE_COUNTS, 0)
+                ).all()
+                row, place = row + 1, place + 1
+            assert_same_state(after[number], states[number])
+
+
+def test_a_state_is_used_up_by_windows_that_lack_memory_and_is_left_by_others_that_fail() -> None:
+    engine, inputs = EventEngine(LIF), drawn(1, 2, LIF)
+    _, state = engine.run(inputs)
+    with pytest.raises(InvalidInput):
+        engine.run_windows(inputs, [State(np.array([2.0**60]), state.arrays)], [1])
+    _, _, (state,) = engine.run_windows(inputs, [state], [1])
+    with patch.object(Call, "run_part", side_effect=MemoryError), pytest.raises(MemoryError):
+        engine.run_windows(inputs, [state], [1])
+    with pytest.raises(ValueError, match="concatenate"):
+        engine.run_windows(inputs, [state], [1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,8 @@ def room_for(plan: Plan) -> _Room:
 class Call:
     """A call's arrays, a row for each sample: from `state`, or from rest.
 
-    Where there are `windows`, so many samples after each other go on from each of the state's, in one run.
+    Where there are `windows`, so many samples after each other go on from each of the state's, in one run, whose parts
+    become those after it.
     """
 
     def __init__(
@@ -81,14 +82,16 @@ class Call:
             # Of samples that end early no state is wanted: each part has room for one at a time.
             self.parts = [np.empty((batch if ending is None else 0, plan.carried.floats), np.float32)]
         else:
-            self.begun, carried = state.steps.copy(), CarriedArrays.of(plan.carried, state)
-            self.parts, self.counts, self.reads = [*carried.parts], carried.counts, carried.reads
+            carried: Any = state.arrays if windows else CarriedArrays.of(plan.carried, state)
+            self.begun, self.parts = state.steps.copy(), [*carried.parts]
+            self.counts, self.reads = carried.counts.copy(), carried.reads.copy()
             self.states = NO_STEPS if len(self.parts) == 1 and not windows else carried.addresses()
-        self.last: NDArray[np.int64] | slice = slice(None)  # the sample at which each state is after the run
-        if windows:
+        # The samples that begin with the states, and after which they are those after the run.
+        self.first = self.last = cast("NDArray[np.int64] | slice", slice(None))
+        if 0 < len(windows) < batch:
             count = np.array(windows, np.int64)
             of, ends = np.repeat(np.arange(count.size), count), np.cumsum(count, dtype=np.int64)
-            self.last, before = ends - 1, np.arange(batch) - (ends - count)[of]
+            self.first, self.last, before = ends - count, ends - 1, np.arange(batch) - (ends - count)[of]
             self.begun, self.states = self.begun[of] + self.steps * before, self.states[of]
             self.counts, self.reads = self.counts[of], self.reads[of]
         self.keeps_membranes = False

@@ -59,15 +59,16 @@ class CarriedArrays(EngineArrays):
     for each state of each neuron and, in a recurrent layer, its last spike, and for each element of a Delay's input and
     each step of its longest delay, with the layout's padding: in `parts`, each (samples, floats). Those of several runs
     stay parts of their own, so that the states of many sessions run as one batch and are not moved. The spikes so far
-    are `counts` (batch, classes), and what is read of other outputs `reads` (batch, classes) float64.
+    are `counts` (batch, classes), and what is read of other outputs `reads` (batch, classes) float64. `rows` are the
+    addresses of the samples' rows, once they were looked up.
     """
 
-    __slots__ = ("counts", "layout", "parts", "reads")
+    __slots__ = ("counts", "layout", "parts", "reads", "rows")
 
     def __init__(
-        self, layout: CarriedLayout, parts: Sequence[FloatArray], counts: Counts, reads: NDArray[np.float64]
+        self, layout: CarriedLayout, parts: Sequence[FloatArray], counts: Counts, reads: Any, rows: Any = None
     ) -> None:
-        self.layout, self.parts, self.counts, self.reads = layout, parts, counts, reads
+        self.layout, self.parts, self.counts, self.reads, self.rows = layout, parts, counts, reads, rows
 
     @classmethod
     def of(cls, layout: CarriedLayout, state: State) -> CarriedArrays:
@@ -84,13 +85,15 @@ class CarriedArrays(EngineArrays):
         return cls(layout, [floats], counts, before[READOUT].astype(np.float64))
 
     def fits(self, layout: CarriedLayout, batch: int) -> bool:
-        """Return whether these are the arrays of so many samples, of the engine with that layout."""
-        return self.layout is layout and len(self.counts) == batch
+        """Return whether these are the arrays of so many samples, of the engine with that layout, and not used up."""
+        return self.layout is layout and len(self.counts) == batch and len(self.parts) > 0
 
-    def addresses(self) -> NDArray[np.int64]:
-        """Return where the row of each sample lies, where they are several parts."""
-        each = [(part.ctypes.data, part.strides[0], len(part)) for part in self.parts]
-        return np.array([first + k * stride for first, stride, count in each for k in range(count)], np.int64)
+    def addresses(self) -> Any:
+        """Return where the row of each sample lies (batch,), where they are several parts."""
+        if self.rows is None:
+            each = [(part.ctypes.data, part.strides[0], len(part)) for part in self.parts]
+            self.rows = np.array([first + k * stride for first, stride, count in each for k in range(count)], np.int64)
+        return self.rows
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name in self.layout.read:
@@ -114,7 +117,7 @@ class CarriedArrays(EngineArrays):
             every.append(each)
         parts = [part for each in every for part in each.parts]
         counts, reads = np.concatenate([each.counts for each in every]), np.concatenate([each.reads for each in every])
-        return CarriedArrays(self.layout, parts, counts, reads)
+        return CarriedArrays(self.layout, parts, counts, reads, np.concatenate([each.addresses() for each in every]))
 
     def take(self, samples: Samples) -> CarriedArrays:
         """Return the arrays of some of the samples as they lie, copied but for parts that are taken whole."""

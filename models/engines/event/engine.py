@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from spikeserve.models.coding import DenseInputs, Inputs
-from spikeserve.models.engines.base import Ending, Record, RunResult, State
+from spikeserve.models.engines.base import Counts, Ending, Record, RunResult, State
 from spikeserve.models.engines.compiling import compiling
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.carried import CarriedArrays
@@ -61,6 +62,7 @@ class EventEngine:
         self.spec: Spec = network.spec
         self.plan = Plan(network)
         self.cores = cores or shared(threads)
+        self.in_place = not self.plan.rows["several"].any()  # whether a run from a state fails for want of memory alone
 
     def answer(self, inputs: Inputs, ending: Ending | None = None, *, stop: Stop | None = None) -> RunResult:
         """Run every sample from rest, to its last step or until it is `ending`, and return no state.
@@ -70,20 +72,39 @@ class EventEngine:
         self.plan.spec.check_steps(inputs.time_steps)
         return Call(self.plan, self.cores, inputs, ending=ending, stop=stop).run()
 
-    def run_windows(self, inputs: Inputs, state: State, windows: Sequence[int]) -> tuple[RunResult, State]:
-        """Run so many samples one after the other from each sample of `state`: the windows of a session.
+    def run_windows(
+        self, inputs: Inputs, states: Sequence[State], windows: Sequence[int]
+    ) -> tuple[RunResult, Counts, list[State]]:
+        """Run so many samples one after the other from each of `states`, of one sample each: the windows of sessions.
 
-        It is what one `run` after the other returns; the state after it has as many samples as `state`. Raises
-        InvalidInput as `run` does.
+        It is what one `run` after the other returns; with it the output spikes of each window (windows, classes), and
+        the states after it. Those before it are used up if it returns, or fails for want of memory. Raises InvalidInput
+        as `run` does.
         """
-        if len(windows) == inputs.batch:  # one of each
-            return self.run(inputs, state)
-        for age in {int(steps) + inputs.time_steps * count for steps, count in zip(state.steps, windows, strict=True)}:
-            self.plan.spec.check_steps(age)
-        self._check_fits(state, len(windows))
-        call = Call(self.plan, self.cores, inputs, state, windows=windows)
+        own = [self._own(each) for each in states]
+        before: Any = State.joined(own)
+        check_ages(before, len(windows))
+        steps = [age + inputs.time_steps * count for age, count in zip(before.steps.tolist(), windows, strict=True)]
+        self.plan.spec.check_steps(max(steps))
+        call, parts = Call(self.plan, self.cores, inputs, before, windows=windows), before.arrays.parts
+        for each in own:
+            each.arrays.parts = ()  # in case the run fails
         result = call.run()
-        return result, State(state.steps + inputs.time_steps * np.array(windows, np.int64), call.after())
+        fired = result.spike_counts.copy()
+        fired[1:] -= result.spike_counts[:-1]
+        fired[call.first] = result.spike_counts[call.first] - before.arrays.counts
+        after = zip(own, parts, steps, call.counts[call.last], call.reads[call.last], strict=True)
+        for each, part, age, counts, reads in after:
+            each.arrays.parts, each.arrays.counts[0], each.arrays.reads[0], each.steps[0] = (part,), counts, reads, age
+        return result, fired, own
+
+    def _own(self, state: State) -> Any:
+        """Return a state of one sample that may be changed in place. Raises InvalidInput for one that does not fit."""
+        arrays = state.arrays
+        if self.in_place and isinstance(arrays, CarriedArrays) and arrays.fits(self.plan.carried, 1):
+            return state
+        self._check_fits(state, 1)
+        return State(state.steps.copy(), CarriedArrays.of(self.plan.carried, state))
 
     def run(
         self,

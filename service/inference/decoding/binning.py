@@ -43,41 +43,46 @@ def _read_records(records: Any, last: int, waiting: Any, bounds: Any) -> int:
 
 
 def _bin_events(
-    waiting: Any, start: int, step_us: int, columns: Any, rows: Any, width: int, height: int, bits: Any, unit: Any,
-    offset: Any,
+    waiting: Any, starts: Any, ends: Any, step_us: int, columns: Any, rows: Any, width: int, height: int, bits: Any,
+    unit: Any, offset: Any,
 ) -> int:  # fmt: skip
-    """List the units of a window's events, ascending in each step and each once; return how many, or ODD.
+    """List the units of the events of windows, ascending in each step and each once; return how many, or ODD.
 
-    `waiting` (2 * events,) is what `_read_records` writes, in order of time. The units of step k become those of `unit`
-    from offset[k] to offset[k + 1]. `bits` has one for each unit, all 0, and is left so.
+    `waiting` (2 * events,) is what `_read_records` writes, in order of time in each window, and `ends` (windows,) where
+    those of each end, as numbers of it. The units of row k, a step of a window, become those of `unit` from offset[k]
+    to offset[k + 1]. `bits` has one for each unit, all 0, and is left so.
     """
-    events, k, count, before = waiting.size // 2, 0, 0, start
+    steps, k, count = (offset.size - 1) // starts.size, 0, 0
     offset[0] = 0
-    for step in range(offset.size - 1):
-        end, first, last = start + (step + 1) * step_us, bits.size, -1
-        while k < events and waiting[2 * k] < end:
-            record, time = waiting[2 * k + 1], waiting[2 * k]
-            x, y = record >> 32 & _WORD, record >> 48 & _WORD
-            if time < before or x >= width or (y & _ROW) >= height:
-                bits[:] = 0
-                return ODD
-            place = columns[x] + rows[y]
-            if place >= 0:
-                word = place >> 6
-                bits[word] |= np.uint64(1) << np.uint64(place & 63)
-                first, last = min(first, word), max(last, word)
-            before = time
-            k += 1
-        for word in range(first, last + 1):
-            left = bits[word]
-            bits[word] = 0
-            while left:
-                lowest = left & (~left + np.uint64(1))
-                unit[count] = 64 * word + _PLACES[lowest * _SEQUENCE >> np.uint64(58)]
-                count += 1
-                left ^= lowest
-        offset[step + 1] = count
-    return count if k == events else ODD
+    for window in range(starts.size):
+        before = end = starts[window]
+        for row in range(window * steps, window * steps + steps):
+            end, first, last = end + step_us, bits.size, -1
+            while 2 * k < ends[window] and waiting[2 * k] < end:
+                record, time = waiting[2 * k + 1], waiting[2 * k]
+                x, y = record >> 32 & _WORD, record >> 48 & _WORD
+                if time < before or x >= width or (y & _ROW) >= height:
+                    bits[:] = 0
+                    return ODD
+                place = columns[x] + rows[y]
+                if place >= 0:
+                    word = place >> 6
+                    bits[word] |= np.uint64(1) << np.uint64(place & 63)
+                    first, last = min(first, word), max(last, word)
+                before = time
+                k += 1
+            for word in range(first, last + 1):
+                left = bits[word]
+                bits[word] = 0
+                while left:
+                    lowest = left & (~left + np.uint64(1))
+                    unit[count] = 64 * word + _PLACES[lowest * _SEQUENCE >> np.uint64(58)]
+                    count += 1
+                    left ^= lowest
+            offset[row + 1] = count
+        if 2 * k != ends[window]:
+            return ODD
+    return count
 
 
 read_records = Kernel(_read_records, counted=False)
@@ -88,28 +93,30 @@ def compile_binning() -> None:
     """Make the kernels ready; it takes a second the first time on a machine."""
     waiting, none, bounds = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(2, np.int64)
     read_records.call(np.frombuffer(bytes(8), np.int64), 0, waiting, bounds)
-    bin_events.call(waiting, 0, 1, none, none, 1, 1, np.zeros(1, np.uint64), np.zeros(1, np.int32), bounds)
+    bin_events.call(waiting, none, none, 1, none, none, 1, 1, np.zeros(1, np.uint64), np.zeros(1, np.int32), bounds)
 
 
 class WindowBinner:
-    """Bins the windows of one stream by a model's `input.events`, which `events` bins too where they are odd."""
+    """Bins windows by a model's `input.events`, which `events` bins too where they are odd."""
 
     def __init__(self, events: EventBinner) -> None:
         self.events = events
         self.bits = np.zeros(-(-events.units // 64), np.uint64)
 
-    def inputs(self, coder: EventCoder, waiting: NDArray[np.int64], start: int, steps: int) -> EventInputs | None:
-        """Return the inputs of a window of `waiting` (2 * events,), a time and a record for each event.
+    def inputs(self, coder: EventCoder, waiting: list[Any], starts: list[int], steps: int) -> EventInputs | None:
+        """Return the inputs of windows, each `waiting` as a time and a record of 64 bits for each event.
 
-        None where its events are odd, or not all alike to the network.
+        None where the events of any are odd, or not all alike to the network.
         """
         events, current = self.events, coder.current
         if current is None or events.events.rule is EventRule.COUNT:
             return None
         coder.task.check_steps(steps)
-        unit, offset = np.empty(len(waiting) // 2, np.int32), np.empty(steps + 1, np.int64)
+        together = np.frombuffer(waiting[0] if len(waiting) == 1 else b"".join(waiting), np.int64)
+        unit, offset = np.empty(len(together) // 2, np.int32), np.empty(len(starts) * steps + 1, np.int64)
+        ends = np.cumsum([len(each) for each in waiting]) // together.itemsize
         count = bin_events.call(
-            waiting, start, events.events.step_us, events.columns, events.rows, events.width,
+            together, np.array(starts), ends, events.events.step_us, events.columns, events.rows, events.width,
             events.height, self.bits, unit, offset,
         )  # fmt: skip
         if count == ODD:

@@ -6,17 +6,23 @@ Those of one session run one after the other in it. Where one file alone was rea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from pydantic_core import to_json
 
 from spikeserve.models.coding import Inputs, join_inputs
-from spikeserve.models.engines import State
+from spikeserve.models.engines import RunResult, State
 from spikeserve.models.engines.readout import Counts
-from spikeserve.models.engines.state import EngineArrays
-from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
+from spikeserve.models.spec import Readout
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from spikeserve.service.inference.sessions.session import Session
 
 MAX_WINDOWS = 16  # of one session in a run: others wait for it a millisecond, and more save little
 MAX_NUMBERS = 2**13  # in the lines of these
@@ -26,17 +32,19 @@ SECONDS = 1e-3
 
 
 class Results(NamedTuple):
-    """What windows of one session gave, a row for each: `counts` and `readout` since rest; the state after the last."""
+    """What windows of one session gave, one for each.
 
-    counts: Counts
-    readout: FloatArray
-    operations: Counts
+    A row has a window's output spikes (classes,) and its operations; since rest, the class and what that is read from;
+    and as text its output spikes and all since rest. `state` is that after the last.
+    """
+
+    rows: list[tuple[Counts, int, int, list[float], bytes, bytes]]
     state: State | None
 
 
-# Windows of one session that wait for the end of the iteration, the state that they go on from, and who is answered: a
-# Future[Results], or what has its `done`, `set_result` and `set_exception`.
-Waiting: TypeAlias = tuple[Sequence[Inputs], State, Any]
+# A session, its windows that wait for the end of the iteration, the state that they go on from, and who is answered: a
+# Future[Results], or what has its `done`, `set_exception`, and a `set_result` that returns what writes the answer.
+Waiting: TypeAlias = tuple["Session", Sequence[Any], State, Any]
 
 
 class Batches:
@@ -44,8 +52,7 @@ class Batches:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        # By the model, the steps of a window, and whether it has begun.
-        self.waiting: dict[tuple[LoadedModel, int, bool], list[Waiting]] = {}
+        self.waiting: dict[tuple[LoadedModel, int, object], list[Waiting]] = {}  # by what one run has in common
 
     def most(self, model: LoadedModel, steps: int) -> int:
         """Return how many windows of so many steps `run` may be given at once."""
@@ -53,30 +60,30 @@ class Batches:
             return 1
         return max(1, min(MAX_WINDOWS, MAX_NUMBERS // model.network.spec.classes, self._room(model, steps)))
 
-    async def run(self, model: LoadedModel, windows: Sequence[Inputs], state: State | None) -> Results:
-        """Run windows of as many steps, one after the other from `state` on; None is rest.
+    async def run(self, session: Session, windows: Sequence[Any]) -> Results:
+        """Run windows of a session, one after the other from its state on.
 
         Where a run may be long, the first of them alone waits in the model's queue. Raises InvalidInput,
         DeadlineExceeded and ShuttingDown.
         """
-        steps = windows[0].time_steps
-        if not self._is_small(model, steps):
-            result, _, after = await self.scheduler.run_window(model, windows[0], state)
-            return Results(result.spike_counts, result.readout, result.synaptic_operations, after)
+        model, state = session.model, session.at.state
+        if not self._is_small(model, session.windows.steps):
+            result, _, after = await self.scheduler.run_window(model, session.inputs(windows)[0], state)
+            counted = READOUT if session.spec.readout is Readout.SPIKE_COUNT else SPIKE_COUNTS
+            fired = result.spike_counts - (0 if state is None else state.arrays.get(counted, 0))
+            return next(_results(result, fired, [after], [1]))
         answer = asyncio.get_running_loop().create_future()
-        self.add(model, windows, state, answer)
+        self.add(session, windows, state and state[np.zeros(1, np.intp)], answer)  # a copy, to go back to
         return await answer
 
-    def add(self, model: LoadedModel, windows: Sequence[Inputs], state: State | None, answer: Any) -> None:
-        """Run windows as `run` does, of which a run is short, at the end of the iteration.
+    def add(self, session: Session, windows: Sequence[Any], state: State | None, answer: Any) -> None:
+        """Run windows as `run` does, of which a run is short, at the end of the iteration; `state` is used up.
 
         It is at once where one file was ready, in this iteration or the one in which a message came and woke a task.
         """
-        begun, is_due = state or State.rest(model.network, 1), bool(self.waiting)
-        now = self.scheduler.interpreter.iteration
-        # To run without a look at each of the arrays.
-        key = model, windows[0].time_steps, isinstance(begun.arrays, EngineArrays)
-        self.waiting.setdefault(key, []).append((windows, begun, answer))
+        is_due, now, model = bool(self.waiting), self.scheduler.interpreter.iteration, session.model
+        key = model, windows[0].steps, session.windows.definition
+        self.waiting.setdefault(key, []).append((session, windows, state or State.rest(model.network, 1), answer))
         if not is_due and max(now.files, now.files_before) <= 1:
             self._run_all()
         elif not is_due:
@@ -93,18 +100,16 @@ class Batches:
         waiting, self.waiting = self.waiting, {}
         for (model, steps, _), sessions in waiting.items():
             alive = [each for each in sessions if not each[-1].done()]  # whose sessions have not ended
-            most = max([len(windows) for windows, *_ in alive], default=1)
-            size = max(1, self._room(model, steps) // most)
+            size = max(1, self._room(model, steps) // max([len(windows) for _, windows, *_ in alive], default=1))
             for first in range(0, len(alive), size):
                 self._run(model, alive[first : first + size])
 
     def _run(self, model: LoadedModel, sessions: Sequence[Waiting]) -> None:
         """Run sessions in one call; if it fails, each alone."""
         engine: Any = model.engine
-        inputs = join_inputs([window for windows, *_ in sessions for window in windows])
-        state, began = State.joined([state for _, state, _ in sessions]), perf_counter()
+        windows, began = [len(windows) for _, windows, *_ in sessions], perf_counter()
         try:
-            result, after = engine.run_windows(inputs, state, [len(windows) for windows, *_ in sessions])
+            result, fired, after = engine.run_windows(_inputs(sessions), [each[2] for each in sessions], windows)
         except Exception as error:
             if len(sessions) == 1:
                 sessions[0][-1].set_exception(error)
@@ -112,13 +117,30 @@ class Batches:
             for session in sessions:
                 self._run(model, [session])
             return
-        self.scheduler.metrics.models.count_run(model, inputs.batch, perf_counter() - began)
-        end = 0
-        for number, (windows, _, answer) in enumerate(sessions):
-            own = slice(end, end := end + len(windows))
-            operations = result.synaptic_operations[own]
-            alone = after if len(sessions) == 1 else after.copied(number, number + 1)
+        self.scheduler.metrics.models.count_run(model, sum(windows), perf_counter() - began)
+        to_call = list[Any]()
+        for (*_, answer), results in zip(sessions, _results(result, fired, after, windows), strict=True):
             try:
-                answer.set_result(Results(result.spike_counts[own], result.readout[own], operations, alone))
+                to_call.append(answer.set_result(results))
             except Exception as error:
                 answer.set_exception(error)
+        for each in filter(None, to_call):
+            each()
+
+
+def _inputs(sessions: Sequence[Waiting]) -> Inputs:
+    """Return the inputs of all windows. Raises InvalidInput."""
+    every, coder = [each for _, windows, *_ in sessions for each in windows], sessions[0][0].coder
+    inputs: Inputs | None = None
+    if binner := getattr(every[0], "binner", None):
+        inputs = binner.inputs(coder, [each.content for each in every], [each.start for each in every], every[0].steps)
+    return inputs or join_inputs([each for session, windows, *_ in sessions for each in session.inputs(windows)])
+
+
+def _results(result: RunResult, fired: Counts, states: Sequence[Any], windows: Sequence[int]) -> Iterator[Results]:
+    """Yield the results of each session, of a run of so many windows of each."""
+    numbers = [each.tolist() for each in (result.synaptic_operations, result.class_index, result.readout)]
+    texts = [to_json(each.tolist())[2:-2].split(b"],[") for each in (fired, result.spike_counts)]
+    rows, end = list(zip(fired, *numbers, *texts, strict=True)), 0
+    for count, state in zip(windows, states, strict=True):
+        yield Results(rows[end : (end := end + count)], state)

@@ -28,7 +28,7 @@ from spikeserve.models.engines.blob import from_bytes, most_bytes, to_bytes
 from spikeserve.models.engines.state import State
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.sessions.session import Session, SessionState, spikes_so_far
+from spikeserve.service.inference.sessions.session import Session, SessionState
 
 MAGIC, VERSION = b"SPKS", 2
 HEADER = struct.Struct("<4sHHQqI")
@@ -96,8 +96,7 @@ class Blobs:
         if not in_range or not (np.isfinite(decayed) & (decayed >= 0)).all():
             raise InvalidInput(DAMAGED)
         state = from_bytes(content[begin:], model.network, model.bundle.digest)
-        counts = spikes_so_far(state, classes)
-        return SessionState(state, number, None if start == NEVER else start, counts, decayed, late)
+        return SessionState(state, number, None if start == NEVER else start, decayed, late)
 
     def _signature(self, content: bytes) -> bytes:
         return hmac.digest(self.secret, content, "sha256") if self.secret else b""

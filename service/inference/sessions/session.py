@@ -14,7 +14,6 @@ from pydantic_core import to_json
 
 from spikeserve.models.coding import EventCoder, Inputs
 from spikeserve.models.engines import State
-from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec, validated
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -25,7 +24,7 @@ from spikeserve.service.inference.sessions.windows import Window, Windows
 
 CAMERA_AXES = 3  # channels, height, width
 LINE = (
-    b'{"type":"window","window":%d,"t":%d,%b,"window_counts":%b,"spike_counts":%b%b,"synaptic_operations":%d,'
+    b'{"type":"window","window":%d,"t":%d,%b,"window_counts":[%b],"spike_counts":[%b]%b,"synaptic_operations":%d,'
     b'"lag_ms":%b}'
 )
 
@@ -34,21 +33,19 @@ class SessionState(NamedTuple):
     """A session between two windows: the state of the run, and what its lines say.
 
     `state` is None at rest. `number` is that of the next window, and `start` when it begins, None before that is known.
-    `counts` (classes,) are the output spikes since rest, and `decayed` (classes,) the scores of `Reading.DECAY`. `late`
-    events came too late that no window has told of.
+    `decayed` (classes,) are the scores of `Reading.DECAY`. `late` events came too late that no window has told of.
     """
 
     state: State | None
     number: int
     start: int | None
-    counts: NDArray[np.int64]
     decayed: NDArray[np.float64]
     late: int = 0
 
     @classmethod
     def begin(cls, classes: int, state: State | None = None) -> SessionState:
         """Begin with no window behind it."""
-        return cls(state, 0, None, np.zeros(classes, np.int64), np.zeros(classes))
+        return cls(state, 0, None, np.zeros(classes))
 
 
 class Session:
@@ -75,6 +72,7 @@ class Session:
         self.most = batches.most(model, self.windows.steps)  # windows in a run
         self.coder = EventCoder(spec)
         self.reading = list(Reading).index(options.scores)
+        self.tells_scores = self.reading > 0 or spec.readout is not Readout.SPIKE_COUNT
         labels = spec.labels if spec.scores.has_classes else ()
         self.labels = [b',"class_index":%d,"label":%b' % (each, to_json(name)) for each, name in enumerate(labels)]
         self.at = SessionState.begin(spec.classes)
@@ -106,39 +104,27 @@ class Session:
 
     def lines(self, windows: Sequence[Window | ValueWindow], results: Results, arrived: float) -> list[bytes]:
         """Go on to the state after windows, and return their lines, as LINE; the message came then that closed them."""
-        before, decayed, operations = self.at.counts, self.at.decayed, results.operations.tolist()
+        decayed, decay, lines = self.at.decayed, self.options.decay, list[bytes]()
         lag = to_json(round((perf_counter() - arrived) * 1000, 3))
-        lines = list[bytes]()
-        for window, counts, readout, met in zip(windows, results.counts, results.readout, operations, strict=True):
-            of_window, before = counts - before, counts
-            decayed = self.options.decay * decayed + of_window
-            numbers = to_json(of_window.tolist()), to_json(counts.tolist()), self._scores(readout, of_window, decayed)
-            lines.append(LINE % (window.number, window.end, window.members, *numbers, met, lag))
-        self.at = SessionState(results.state, window.number + 1, window.end, before, decayed)
+        for window, (fired, met, first, readout, of_window, so_far) in zip(windows, results.rows, strict=True):
+            decayed = decayed * decay + fired
+            if self.reading:
+                scores = (fired, decayed)[self.reading - 1]
+                first, readout = int(scores.argmax()), scores.tolist()
+            told = self._scores(first, readout)
+            lines.append(LINE % (window.number, window.end, window.members, of_window, so_far, told, met, lag))
+        self.at = SessionState(results.state, window.number + 1, window.end, decayed)
         return lines
 
-    def _scores(
-        self, readout: NDArray[np.generic], of_window: NDArray[np.int64], decayed: NDArray[np.float64]
-    ) -> bytes:
+    def _scores(self, first: int, scores: list[float]) -> bytes:
         """Return the class of a window, and what it is read from, as members of its line."""
-        scores: NDArray[np.generic] = (readout, of_window, decayed)[self.reading]
-        members, values = b"", scores.tolist()
-        if self.reading or self.spec.readout is not Readout.SPIKE_COUNT:
-            members = b',"scores":' + to_json(values, inf_nan_mode="null")
+        members = b',"scores":' + to_json(scores, inf_nan_mode="null") if self.tells_scores else b""
         if self.labels:
-            members += self.labels[int(scores.argmax())]
-            if len(values) > 1:
-                *_, second, first = sorted(values)
-                members += b',"margin":' + to_json(first - second, inf_nan_mode="null")
+            members += self.labels[first]
+            if len(scores) > 1:
+                *_, second, best = sorted(scores)
+                members += b',"margin":' + to_json(best - second, inf_nan_mode="null")
         return members
-
-
-def spikes_so_far(state: State, classes: int) -> NDArray[np.int64]:
-    """Return the output spikes (classes,) of a state of one sample."""
-    counts = state.arrays.get(SPIKE_COUNTS)
-    if counts is None and state.arrays[READOUT].dtype == np.int64:
-        counts = state.arrays[READOUT]
-    return np.zeros(classes, np.int64) if counts is None else counts[0]
 
 
 def windows_of(model: LoadedModel, spec: Spec, options: StreamOptions) -> Windows | ValueWindows:

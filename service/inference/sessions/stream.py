@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -62,7 +63,7 @@ class Stream:
         self.begun = False  # whether any message has come
         windows = self.session.windows
         self.axes = len(windows.task.input.shape) if isinstance(windows, ValueWindows) else None
-        self.idle_since: float | None = None  # since when it has waited for a message, on the event loop's clock
+        self.idle_since: float | None = None  # since when it has waited for a message
         self.idle_timer: asyncio.TimerHandle | None = None
         self.rate = sessions.settings.session_events
         self.free_at = perf_counter()  # when the events so far would have come at the greatest rate
@@ -94,9 +95,8 @@ class Stream:
 
     async def answer(self, receive: Receive) -> None:
         """Answer messages as `serve` does, however long it is silent; raises what ends it."""
-        loop = asyncio.get_running_loop()
         while True:
-            self.idle_since = loop.time()
+            self.idle_since = perf_counter()
             content, arrived = await receive(), perf_counter()
             self.idle_since = None
             await self._close_windows(arrived)  # those that `take` left
@@ -115,21 +115,18 @@ class Stream:
             return False
         try:
             message = windows.read(content) if isinstance(content, bytes) else messages.read_message(content, self.axes)
-            if isinstance(message, messages.StateMessage | messages.EndMessage):
+            if not isinstance(message, np.ndarray | messages.TimeMessage):
                 return False
-            self.idle_since, self.begun = asyncio.get_running_loop().time(), True
+            self.idle_since, self.begun = self.arrived, True
             self._put(message)
             self.opened.reserve(windows.pending_bytes)
             self.running = session.closed()
             if self.running and session.most > 1:
-                self.sessions.batches.add(session.model, session.inputs(self.running), session.at.state, self)
+                self.sessions.batches.add(session, self.running, session.at.state, self)
             elif self.running:
                 self.set_exception()
         except Exception as error:
-            if self.running:
-                self.set_exception()
-            else:
-                self.error = error
+            self.error = error
         return self.error is None
 
     def done(self) -> bool:
@@ -141,22 +138,22 @@ class Stream:
         self.running, self.left = (), self.running
         self.socket.queue_message(b"")
 
-    def set_result(self, results: Results) -> None:
-        """Write the lines of the windows."""
+    def set_result(self, results: Results) -> Callable[[], object]:
+        """Make the lines of the windows, and return what writes them."""
         lines = self.session.lines(self.running, results, self.arrived)
         self.running = ()
         self._count(lines, self.arrived)
-        self.socket.write_texts(lines)
         if len(lines) == self.session.most:
             self.set_exception()
         self.opened.reserve(self.session.windows.pending_bytes)
+        return partial(self.socket.write_texts, lines)
 
     def _watch(self) -> None:
         """End the session once it has been silent for too long: one timer, since one for each message takes longer."""
-        loop, idle = asyncio.get_running_loop(), self.sessions.settings.session_idle_seconds
-        left = idle if self.idle_since is None else self.idle_since + idle - loop.time()
+        idle = self.sessions.settings.session_idle_seconds
+        left = idle if self.idle_since is None else self.idle_since + idle - perf_counter()
         if left > 0:
-            self.idle_timer = loop.call_later(left, self._watch)
+            self.idle_timer = asyncio.get_running_loop().call_later(left, self._watch)
         else:
             self.opened.end(EndReason.IDLE)
 
@@ -222,7 +219,7 @@ class Stream:
         session = self.session
         before = session.at
         try:
-            results = await self.sessions.batches.run(session.model, session.inputs(windows), before.state)
+            results = await self.sessions.batches.run(session, windows)
         except InvalidInput:
             if len(windows) == 1:
                 raise

@@ -55,7 +55,7 @@ class ValueWindows:
     pending: int = 0  # entries of windows that are not closed, each of them for a step or a window
     _values: list[FloatArray] = field(default_factory=list)
 
-    received = late = 0  # no events come
+    received, late, definition = 0, 0, None  # no events come
 
     def __post_init__(self) -> None:
         self.entries = self.steps if self.task.coding.per_step else 1  # of a window

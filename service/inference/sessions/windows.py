@@ -66,7 +66,7 @@ class Window(NamedTuple):
 
     def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:  # noqa: ARG002  (nothing is drawn of events)
         """Return it as a network's inputs. Raises InvalidInput for an event outside of the sensor."""
-        inputs = self.binner.inputs(coder, np.frombuffer(self.content, np.int64), self.start, self.steps)
+        inputs = self.binner.inputs(coder, [self.content], [self.start], self.steps)
         if inputs is not None:
             return inputs
         where = f"window {self.number}"
@@ -105,7 +105,8 @@ class Windows:
         from spikeserve.service.inference.decoding import binning  # here, as Numba takes long to import
 
         self.read_records = binning.read
-        self.binner = binning.WindowBinner(binner(self.events))
+        self.definition = binner(self.events)
+        self.binner = binning.WindowBinner(self.definition)
         self.length = self.events.step_us * self.steps  # of a window
         if self.events.origin is Origin.ZERO:
             self.origin = self.start = 0

@@ -53,7 +53,7 @@ def test_a_window_is_binned_as_by_the_definition_or_left_to_it(
     waiting, *_ = read(records, int(t[0]) + start)
 
     for _ in range(2):  # it keeps nothing of what it has binned
-        found = binner.inputs(coder, waiting, start, steps)
+        found = binner.inputs(coder, [waiting.tobytes()], [start], steps)
         if events.rule is EventRule.COUNT or list(t) != sorted(t):
             assert found is None
             continue
