@@ -3,7 +3,8 @@
 It serves the digits model with both, and asks in turns with the same kind of client: blocking, one request at a time on
 one connection that stays open, with the request's bytes made before. It prints the time that a client waits, and the
 time of a core that the server takes, in which the client's own library has no part: `python -m benchmarks.grpc`. A
-method of gRPC's library that answers the same bytes at once, in a process of its own, says what the library takes.
+method of gRPC's library that answers the same bytes at once, in a process of its own, says what the library takes. Both
+are then asked with many calls in flight, which are answered in batches.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
 
 import grpc
 import numpy as np
@@ -31,6 +33,8 @@ from spikeserve.plugins.grpc.methods import SERVICE
 
 HEADER = "Inference-Header-Content-Length"
 SHAPE = (1, 1, 8, 8)
+METHOD = f"/{SERVICE}/ModelInfer"
+IN_FLIGHT, CHANNELS = 16, 4  # calls, and the connections that they are on
 
 
 @contextmanager
@@ -95,11 +99,38 @@ def over_http(port: int, blob: bytes) -> Callable[[], bytes]:
 
 def over_grpc(port: int, blob: bytes) -> Callable[[], bytes]:
     """Return a function that asks over gRPC."""
+    content = message(blob)
+    method = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary(METHOD)
+    return lambda: method(content, wait_for_ready=True)
+
+
+def message(blob: bytes) -> bytes:
+    """Make the bytes of a request."""
     tensor = messages.ModelInferRequest.InferInputTensor(name="inputs", datatype="FP32", shape=SHAPE)
     request = messages.ModelInferRequest(model_name="digits", inputs=[tensor], raw_input_contents=[blob])
-    content = request.SerializeToString()
-    method = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary(f"/{SERVICE}/ModelInfer")
-    return lambda: method(content, wait_for_ready=True)
+    return bytes(request.SerializeToString())
+
+
+async def in_flight(port: int, process: int, content: bytes, calls: int) -> float:
+    """Return the server's time of a core for each call, in µs, with IN_FLIGHT of them at any time."""
+    options = [("grpc.use_local_subchannel_pool", 1)]  # else the channels share a connection
+    async with AsyncExitStack() as stack:
+        opened = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) for _ in range(CHANNELS)]
+        methods = [(await stack.enter_async_context(each)).unary_unary(METHOD) for each in opened]
+
+        async def ask(count: int) -> None:
+            left = iter(range(count))
+
+            async def one(method: Callable[..., Any]) -> None:
+                for _ in left:
+                    await method(content, wait_for_ready=True)
+
+            await asyncio.gather(*(one(methods[number % CHANNELS]) for number in range(IN_FLIGHT)))
+
+        await ask(calls // 10)
+        began = seconds((process,))[process]
+        await ask(calls)
+    return 1e6 * (seconds((process,))[process] - began) / calls
 
 
 def measure(ask: Callable[[], bytes], process: int, requests: int) -> tuple[float, float]:
@@ -132,6 +163,8 @@ def main() -> None:
             turns = [
                 {name: measure(*ask, options.requests) for name, ask in asks.items()} for _ in range(options.turns)
             ]
+            servers, content, calls = ((grpc_port, process), (bare_port, bare_process)), message(blob), options.requests
+            many = [[asyncio.run(in_flight(*each, content, 4 * calls)) for each in servers] for _ in turns]
     print(f"{'':6} {'client waits':>14} {'server computes':>16}")
     for name in asks:
         waited, computed = (statistics.median(turn[name][which] for turn in turns) for which in (0, 1))
@@ -140,6 +173,9 @@ def main() -> None:
         ratios = sorted(turn["gRPC"][which] / turn["HTTP"][which] for turn in turns)
         middle = statistics.median(ratios)
         print(f"gRPC to HTTP, {what}: {middle:.2f} times ({ratios[0]:.2f} to {ratios[-1]:.2f} of {len(ratios)} turns)")
+    ratios = sorted(own / bare for own, bare in many)
+    print(f"gRPC to bare, {IN_FLIGHT} in flight, server computes: {statistics.median(ratios):.2f} times ", end="")
+    print(f"({ratios[0]:.2f} to {ratios[-1]:.2f} of {len(ratios)} turns)")
 
 
 if __name__ == "__main__":
