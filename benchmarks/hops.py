@@ -84,7 +84,7 @@ def ask(port: int, trace: Trace) -> None:
 
 def noted() -> list[Call]:
     """Return the calls of one request, in order."""
-    settings, trace = Settings(port=0, log_level="error"), Trace()
+    settings, trace = Settings(port=0, log_level="error", engine="event"), Trace()
     listener = listen(settings.host, settings.port)
     client = threading.Thread(target=ask, args=(listener.getsockname()[1], trace))
     client.start()
