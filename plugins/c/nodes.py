@@ -12,28 +12,9 @@ import numpy as np
 
 from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.neurons import counts_steps, program_of
-from spikeserve.models.spec import Coding
+from spikeserve.models.spec import Coding, nodes
 from spikeserve.models.spec.expressions import Expression, evaluate, in_order, leaf
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import (
-    AvgPool,
-    Concatenate,
-    Conv,
-    ConvTranspose,
-    Delay,
-    Flatten,
-    Linear,
-    MatMul,
-    MaxPool,
-    Multiply,
-    Neuron,
-    Node,
-    Permute,
-    Pool,
-    Reshape,
-    Scale,
-    Spiking,
-)
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, SPIKES
 from spikeserve.models.spec.sums import Summation, Sums, sums_of
@@ -136,7 +117,7 @@ class _Writer:
     """Writes one node."""
 
     pieces: Pieces
-    node: Node
+    node: nodes.Node
     place: int
     sums: Sums
     lines: list[str] = field(default_factory=list)
@@ -158,19 +139,19 @@ class _Writer:
         """Write the node, and where it puts what leaves it."""
         spec, node = self.pieces.network.spec, self.node
         sources = [self.pieces.values[source] for source in spec.sources[node.name]]
-        if isinstance(node, Flatten | Reshape) and len(sources) == 1:
+        if isinstance(node, nodes.Flatten | nodes.Reshape) and len(sources) == 1:
             self.pieces.values[node.name] = sources[0]
             return
         for source in sources:
             self.pieces.read(source, self.time)
         x = sources[0]
-        if isinstance(node, Multiply | Concatenate | MatMul):
+        if isinstance(node, nodes.Multiply | nodes.Concatenate | nodes.MatMul):
             out = self.buffer("float", "", math.prod(self.leaving))
             self.join(node, [source.name for source in sources], out.name)
         else:
             if len(sources) > 1:
                 x = Value("float", "", " + ".join(source.element for source in sources))
-            if not x.name and not isinstance(node, Neuron):
+            if not x.name and not isinstance(node, nodes.Neuron):
                 summed = self.buffer("float", "_in", math.prod(self.shape))
                 self.each(math.prod(self.shape), f"{summed.element} = {x.element};")
                 x = summed
@@ -186,7 +167,7 @@ class _Writer:
         """Whether nothing but one layer of neurons reads what leaves, so that it may be computed there."""
         spec = self.pieces.network.spec
         readers = [node for node in spec.nodes if self.node.name in spec.sources[node.name]]
-        return not self.once and len(readers) == 1 and isinstance(readers[0], Neuron)
+        return not self.once and len(readers) == 1 and isinstance(readers[0], nodes.Neuron)
 
     def say(self, *lines: str) -> None:
         self.lines += [f"  {line}" for line in lines]
@@ -215,12 +196,12 @@ class _Writer:
         return made
 
     @singledispatchmethod
-    def apply(self, node: Node, x: Value) -> Value:  # noqa: ARG002
+    def apply(self, node: nodes.Node, x: Value) -> Value:  # noqa: ARG002
         """Write what a node makes of `x`, and give that."""
         raise TypeError(f"no C for a {type(node).__name__}")
 
     @apply.register
-    def _(self, node: Linear, x: Value) -> Value:
+    def _(self, node: nodes.Linear, x: Value) -> Value:
         total = self.dense("", node.name, x.name, node.in_features, node.out_features)
         return total if self.is_read_by_a_neuron else self.stored(total)
 
@@ -250,7 +231,7 @@ class _Writer:
         return Value("float", "", total, sums.buffers)
 
     @apply.register
-    def _(self, node: Conv | ConvTranspose, x: Value) -> Value:
+    def _(self, node: nodes.Conv | nodes.ConvTranspose, x: Value) -> Value:
         """Add each input that is not zero to the outputs that it reaches, for all their channels in a row.
 
         What is computed once needs no speed, but memory for its sums: it takes the channels one after the other.
@@ -305,18 +286,18 @@ class _Writer:
         return value if self.is_read_by_a_neuron else self.stored(value)
 
     @apply.register
-    def _(self, node: Pool, x: Value) -> Value:
+    def _(self, node: nodes.Pool, x: Value) -> Value:
         down, across = (ONE_ROW, *node.spread(self.shape))[-2:]
         height, width, rows, columns = down.inputs, across.inputs, down.outputs, across.outputs
-        largest = isinstance(node, MaxPool)
+        largest = isinstance(node, nodes.MaxPool)
         out = self.buffer(x.kind if largest else "float", "", math.prod(self.leaving))
         kind = "double" if self.sums[node.name].by is Summation.FLOAT64 else "float"
         value = f"{x.name}[(k * {height} + row) * {width} + column]"
         result = "sum" if kind == "float" else "(float)sum"
-        if isinstance(node, AvgPool) and node.uneven:
+        if isinstance(node, nodes.AvgPool) and node.uneven:
             self.table(floats(f"{self.name}_divisor", node.divisors(self.shape)))
             result = f"({result}) / {self.name}_divisor[y * {columns} + z]"
-        elif isinstance(node, AvgPool):
+        elif isinstance(node, nodes.AvgPool):
             result = f"({result}) / {number(node.area)}"
         self.say(
             f"for (k = 0; k < {self.shape[0]}; k++) for (y = 0; y < {rows}; y++) for (z = 0; z < {columns}; z++) {{",
@@ -333,11 +314,11 @@ class _Writer:
         return out
 
     @apply.register
-    def _(self, _: Flatten | Reshape, x: Value) -> Value:
+    def _(self, _: nodes.Flatten | nodes.Reshape, x: Value) -> Value:
         return x
 
     @apply.register
-    def _(self, node: Permute, x: Value) -> Value:
+    def _(self, node: nodes.Permute, x: Value) -> Value:
         places = np.arange(math.prod(self.shape)).reshape(self.shape).transpose(node.order)
         self.table(integers(f"{self.name}_from", places))
         out = self.buffer(x.kind, "", places.size)
@@ -345,12 +326,12 @@ class _Writer:
         return out
 
     @apply.register
-    def _(self, node: Scale, x: Value) -> Value:
+    def _(self, node: nodes.Scale, x: Value) -> Value:
         scaled = f"{self.spread_parameter(node, 'scale', math.prod(self.leaving))} * {x.element}"
         offset = "" if node.offset == 0 else f" + {self.spread_parameter(node, 'offset', math.prod(self.leaving))}"
         return self.stored(Value("float", "", f"{scaled}{offset}"))
 
-    def spread_parameter(self, node: Scale, name: str, count: int) -> str:
+    def spread_parameter(self, node: nodes.Scale, name: str, count: int) -> str:
         """Write one parameter of a Scale at element i, from a table of as few values as it has."""
         values = self.pieces.network.parameter(node, name)
         if values.ndim == 0:
@@ -363,7 +344,7 @@ class _Writer:
         return f"{self.name}_{name}[{place}]"
 
     @apply.register
-    def _(self, node: Delay, x: Value) -> Value:
+    def _(self, node: nodes.Delay, x: Value) -> Value:
         longest, count = longest_delay(self.pieces.network, node), math.prod(self.shape)
         out = self.buffer(x.kind, "", math.prod(self.leaving))
         line = self.pieces.add_field(x.kind, f"{self.name}_line", max(1, longest * count))
@@ -385,11 +366,11 @@ class _Writer:
         return out
 
     @apply.register
-    def _(self, node: Neuron, x: Value) -> Value:
+    def _(self, node: nodes.Neuron, x: Value) -> Value:
         network, program, count = self.pieces.network, program_of(node), math.prod(self.leaving)
         self.pieces.used |= {each.operation for each in in_order(program.roots)}
         known = {leaf(CURRENT): x.element}
-        kind = SPIKE if isinstance(node, Spiking) and not node.several else "float"
+        kind = SPIKE if isinstance(node, nodes.Spiking) and not node.several else "float"
         if node.recurrent is not None:
             spikes = self.pieces.add_field(kind, f"{self.name}_{SPIKES}", count)
             first = "net->steps > 0" if counts_steps(node) else ""
@@ -433,7 +414,9 @@ class _Writer:
             read = self.pieces.membranes[node.name] = self.buffer("float", "_membrane", count)
             self.say(f"  {read.element} = {membrane};")
         fired = "LEFT > 16777216.0f ? 16777216.0f : LEFT" if kind == "float" else "LEFT"  # a server refuses more
-        self.say(f"  {out.element} = {(fired if isinstance(node, Spiking) else 'LEFT').replace('LEFT', leaving)};", "}")
+        self.say(
+            f"  {out.element} = {(fired if isinstance(node, nodes.Spiking) else 'LEFT').replace('LEFT', leaving)};", "}"
+        )
         return out
 
     def own(self, name: str, values: FloatArray) -> str:
@@ -443,12 +426,12 @@ class _Writer:
         self.table(floats(f"{self.name}_of_{name}", np.ascontiguousarray(values)))
         return f"{self.name}_of_{name}[i]"
 
-    def join(self, node: Multiply | Concatenate | MatMul, sources: list[str], out: str) -> None:
+    def join(self, node: nodes.Multiply | nodes.Concatenate | nodes.MatMul, sources: list[str], out: str) -> None:
         spec, count = self.pieces.network.spec, math.prod(self.leaving)
         shapes = [spec.output_shapes[source] for source in spec.sources[node.name]]
-        if isinstance(node, Multiply):
+        if isinstance(node, nodes.Multiply):
             self.each(count, f"{out}[i] = {' * '.join(f'{source}[i]' for source in sources)};")
-        elif isinstance(node, MatMul):
+        elif isinstance(node, nodes.MatMul):
             (*_, rows, inner), columns = shapes[0], shapes[1][-1]
             self.say(
                 f"for (k = 0; k < {count // columns}; k++) for (i = 0; i < {columns}; i++) {{",

@@ -35,31 +35,9 @@ from onnx import TensorProto, helper
 from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
 from spikeserve.models.engines.state import longest_delay, neuron_arrays, state_names
 from spikeserve.models.neurons import NeuronLayer, at_rest, counts_steps, program_of
-from spikeserve.models.spec import Coding, Readout, Spec
+from spikeserve.models.spec import Coding, Readout, Spec, nodes
 from spikeserve.models.spec.narrow import narrow_of
 from spikeserve.models.spec.network import Network
-from spikeserve.models.spec.nodes import (
-    AvgPool,
-    Concatenate,
-    Conv,
-    ConvTranspose,
-    Delay,
-    Flatten,
-    Integrating,
-    Linear,
-    MatMul,
-    MaxPool,
-    Multiply,
-    Neuron,
-    Node,
-    Permute,
-    Pool,
-    Reshape,
-    Scale,
-    Spiking,
-    SumPool,
-    Weighted,
-)
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.models.spec.sums import Limbs, Summation, names_of, sums_of
@@ -126,9 +104,9 @@ def build(network: Network, name: str = "spikeserve", version: int = 1, producer
 def read_at_each_step(spec: Spec) -> str:
     """Return the name of the output with what the answer is read from at each step, (time_steps, batch, *shape)."""
     node = spec.readout_node
-    if spec.readout.of_membrane or isinstance(node, Integrating):
+    if spec.readout.of_membrane or isinstance(node, nodes.Integrating):
         return f"{node.name}.membrane"
-    return f"{node.name}.raster" if isinstance(node, Spiking) else f"{node.name}.output"
+    return f"{node.name}.raster" if isinstance(node, nodes.Spiking) else f"{node.name}.output"
 
 
 class _NetworkBuilder:
@@ -147,7 +125,7 @@ class _NetworkBuilder:
         graph, spec = self.graph, self.spec
         inputs, source = self.inputs()
         for node, arriving, last in spec.propagate(source, self.apply, self.join):  # noqa: B007
-            if isinstance(node, Weighted):
+            if isinstance(node, nodes.Weighted):
                 self.count_operations(arriving, fan_out(node, spec.input_shapes[node.name], self.network))
         counts, readout = self.read_out(last)
         total = self.operations[0] if self.operations else None
@@ -212,7 +190,7 @@ class _NetworkBuilder:
         """Return the counts and the readout, (batch, classes); `last` is the last node's output."""
         graph, rule, read = self.graph, self.spec.readout, self.spec.readout_node
         classes = self.spec.classes
-        if isinstance(read, Spiking):
+        if isinstance(read, nodes.Spiking):
             total = self.over_steps(read, Value(graph, f"{read.name}.raster"))
             counts = graph.cast(graph.reshape(total, self.sized(self.batch, (classes,))), TensorProto.INT64)
         else:
@@ -262,24 +240,24 @@ class _NetworkBuilder:
         ever = graph.op("ReduceMax", fired, graph.constant([0], np.int64), keepdims=0)
         return graph.cast(length - first, TensorProto.FLOAT) * ever
 
-    def over_steps(self, node: Spiking, raster: Value) -> Value:
+    def over_steps(self, node: nodes.Spiking, raster: Value) -> Value:
         """Return the spikes of each neuron over all steps, in a type that also holds several spikes per step."""
         several = node.several
         return self.graph.sum(self.graph.cast(raster, TensorProto.DOUBLE) if several else raster, [0])
 
-    def apply(self, node: Node, arriving: Value) -> Value:
-        if isinstance(node, Neuron):
+    def apply(self, node: nodes.Node, arriving: Value) -> Value:
+        if isinstance(node, nodes.Neuron):
             return self.neuron(node, arriving)
-        if isinstance(node, Delay):
+        if isinstance(node, nodes.Delay):
             return self.delay(node, arriving)
         return self.connect(node, arriving)
 
     @singledispatchmethod
-    def connect(self, node: Node, _: Value) -> Value:
+    def connect(self, node: nodes.Node, _: Value) -> Value:
         raise TypeError(f"no ONNX operator for a {type(node).__name__}")
 
     @connect.register
-    def _(self, node: Linear, arriving: Value) -> Value:
+    def _(self, node: nodes.Linear, arriving: Value) -> Value:
         return self.product(self.graph, node.name, arriving, biased=True)
 
     def parts(self, connection: str) -> tuple[Part, ...]:
@@ -308,7 +286,7 @@ class _NetworkBuilder:
         return reduce(Value.__add__, sums)
 
     @connect.register
-    def _(self, node: Conv, arriving: Value) -> Value:
+    def _(self, node: nodes.Conv, arriving: Value) -> Value:
         parts = self.parts(node.name)
         if parts[0].wide:
             return self.wide(node, arriving, parts[0])
@@ -323,7 +301,7 @@ class _NetworkBuilder:
             )
         return reduce(Value.__add__, sums)
 
-    def wide(self, node: Conv | ConvTranspose, arriving: Value, part: Part) -> Value:
+    def wide(self, node: nodes.Conv | nodes.ConvTranspose, arriving: Value, part: Part) -> Value:
         """Convolve in float64, which ONNX Runtime's operators do not: a product for each tap of the kernel."""
         graph, (weight, *bias), shape = self.graph, part.tensors.values(), self.spec.output_shapes[node.name]
         kernels = weight.reshape(1, node.groups, node.out_channels // node.groups, *weight.shape[1:])
@@ -337,7 +315,9 @@ class _NetworkBuilder:
             total = total + graph.constant(each.reshape(*kernels.shape[:3], 1))
         return self.reshaped(graph.cast(total, TensorProto.FLOAT), shape, like=arriving)
 
-    def taps(self, node: Conv | ConvTranspose | Pool, arriving: Value) -> Iterator[tuple[tuple[Any, ...], Value]]:
+    def taps(
+        self, node: nodes.Conv | nodes.ConvTranspose | nodes.Pool, arriving: Value
+    ) -> Iterator[tuple[tuple[Any, ...], Value]]:
         """Yield each tap and what every output gets by it, 0 or an input: (samples, channels, *outputs) in float64."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
         axes = node.spread(shape)
@@ -354,7 +334,7 @@ class _NetworkBuilder:
             yield (..., *taps), sent
 
     @connect.register
-    def _(self, node: ConvTranspose, arriving: Value) -> Value:
+    def _(self, node: nodes.ConvTranspose, arriving: Value) -> Value:
         windows, parts, sums = node.windows, self.parts(node.name), list[Value]()
         if parts[0].wide:
             return self.wide(node, arriving, parts[0])
@@ -381,45 +361,45 @@ class _NetworkBuilder:
         return reduce(Value.__add__, sums)
 
     @connect.register
-    def _(self, node: SumPool, arriving: Value) -> Value:
+    def _(self, node: nodes.SumPool, arriving: Value) -> Value:
         return self.sum_pool(node, arriving)
 
     @connect.register
-    def _(self, node: AvgPool, arriving: Value) -> Value:
+    def _(self, node: nodes.AvgPool, arriving: Value) -> Value:
         summed = self.sum_pool(node, arriving)
         divisor = node.divisors(self.spec.input_shapes[node.name]) if node.uneven else node.area
         return self.graph.op("Div", summed, self.graph.constant(divisor, np.float32))
 
     @connect.register
-    def _(self, node: MaxPool, arriving: Value) -> Value:
+    def _(self, node: nodes.MaxPool, arriving: Value) -> Value:
         return self.sweep(node, arriving, "MaxPool", **_window(node.fitted(self.spec.input_shapes[node.name])))
 
     @connect.register
-    def _(self, node: Flatten | Reshape, arriving: Value) -> Value:
+    def _(self, node: nodes.Flatten | nodes.Reshape, arriving: Value) -> Value:
         return self.reshaped(arriving, self.spec.output_shapes[node.name])
 
     @connect.register
-    def _(self, node: Permute, arriving: Value) -> Value:
+    def _(self, node: nodes.Permute, arriving: Value) -> Value:
         return self.graph.op("Transpose", arriving, perm=[0, 1, *(2 + axis for axis in node.order)])
 
     @connect.register
-    def _(self, _: Multiply | Concatenate | MatMul, arriving: Value) -> Value:
+    def _(self, _: nodes.Multiply | nodes.Concatenate | nodes.MatMul, arriving: Value) -> Value:
         return arriving  # which `join` has joined
 
-    def join(self, node: Node, inputs: Sequence[Value]) -> Value:
+    def join(self, node: nodes.Node, inputs: Sequence[Value]) -> Value:
         """Join the inputs of a node, each (1 or time_steps, batch, *shape)."""
-        if isinstance(node, Multiply):
+        if isinstance(node, nodes.Multiply):
             return reduce(Value.__mul__, inputs)
-        if isinstance(node, Concatenate):
+        if isinstance(node, nodes.Concatenate):
             return self.concatenate(node, inputs)
-        if isinstance(node, MatMul):
+        if isinstance(node, nodes.MatMul):
             if self.sums[node.name].by is Summation.FLOAT32:
                 return self.graph.op("MatMul", *inputs)
             product = self.graph.op("MatMul", *(self.graph.cast(value, TensorProto.DOUBLE) for value in inputs))
             return self.graph.cast(product, TensorProto.FLOAT)
         return reduce(Value.__add__, inputs)
 
-    def concatenate(self, node: Concatenate, inputs: Sequence[Value]) -> Value:
+    def concatenate(self, node: nodes.Concatenate, inputs: Sequence[Value]) -> Value:
         """Concatenate inputs, of which one that is the same at every step is repeated if another is not."""
         graph, shapes = self.graph, [self.spec.output_shapes[name] for name in self.spec.sources[node.name]]
         steps = [graph.op("Shape", value, start=0, end=1) for value in inputs]
@@ -430,7 +410,7 @@ class _NetworkBuilder:
         ]
         return graph.op("Concat", *spread, axis=2 + node.axis)
 
-    def sum_pool(self, node: SumPool | AvgPool, arriving: Value) -> Value:
+    def sum_pool(self, node: nodes.SumPool | nodes.AvgPool, arriving: Value) -> Value:
         """Sum each window by a convolution with ones, since ONNX has no sum pool and an average would round.
 
         What float32 cannot hold is added up in float64.
@@ -445,7 +425,7 @@ class _NetworkBuilder:
         ones = self.graph.constant(np.ones((shape[0], 1, *(window.extent for window in windows)), np.float32))
         return self.sweep(node, arriving, "Conv", ones, group=shape[0], **_window(windows))
 
-    def sweep(self, node: Node, arriving: Value, operator: str, *operands: Value, **attributes: Any) -> Value:
+    def sweep(self, node: nodes.Node, arriving: Value, operator: str, *operands: Value, **attributes: Any) -> Value:
         """Apply an operator that has one batch axis to (1 or time_steps, batch, *shape)."""
         graph = self.graph
         flat = graph.reshape(arriving, graph.constant([-1, *self.spec.input_shapes[node.name]], np.int64))
@@ -457,11 +437,11 @@ class _NetworkBuilder:
         return self.graph.reshape(value, self.sized(leading, shape))
 
     @connect.register
-    def _(self, node: Scale, arriving: Value) -> Value:
+    def _(self, node: nodes.Scale, arriving: Value) -> Value:
         scaled = self.own(node, "scale") * arriving
         return scaled if node.offset == 0 else scaled + self.own(node, "offset")
 
-    def own(self, node: Scale, name: str) -> Value:
+    def own(self, node: nodes.Scale, name: str) -> Value:
         """Return a parameter of a Scale, such that it spreads over what arrives: of these steps, if it has steps."""
         graph, values = self.graph, self.network.parameter(node, name)
         if not (node.by_step and values.ndim):
@@ -475,7 +455,7 @@ class _NetworkBuilder:
         self.optional.append(helper.make_tensor_value_info("state.steps", TensorProto.INT64, [1]))
         return self.graph.constant([0], np.int64, name="state.steps")
 
-    def delay(self, node: Delay, arriving: Value) -> Value:
+    def delay(self, node: nodes.Delay, arriving: Value) -> Value:
         """Return the output of a Delay: taken from this call's inputs and the inputs of the steps before it."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
         longest, time_first = longest_delay(self.network, node), [1, 0, *range(2, 2 + len(shape))]
@@ -499,7 +479,7 @@ class _NetworkBuilder:
         source = graph.op("Expand", source, self.sized(self.time_steps, self.batch, shape))
         return graph.op("GatherElements", arriving, source, axis=0)
 
-    def neuron(self, node: Neuron, current: Value) -> Value:
+    def neuron(self, node: nodes.Neuron, current: Value) -> Value:
         """Scan one neuron layer over time and return its output (time_steps, batch, *shape)."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
         current = graph.op("Expand", current, self.sized(self.time_steps, self.batch, shape))
@@ -508,7 +488,7 @@ class _NetworkBuilder:
         before = list(states.values())
         if counts_steps(node):
             before.append(self.begun)
-        traced = ["raster", "membrane"] if isinstance(node, Spiking) else ["membrane"]
+        traced = ["raster", "membrane"] if isinstance(node, nodes.Spiking) else ["membrane"]
         outputs = [*(f"next.{name}" for name in states), *(f"{node.name}.{trace}" for trace in traced)]
         scanned = [*outputs[: len(states)], *[None] * counts_steps(node), *outputs[len(states) :]]
         values = graph.ops("Scan", *before, current, outputs=scanned, body=self.body(node), num_scan_inputs=1)
@@ -516,7 +496,7 @@ class _NetworkBuilder:
         for name in outputs:
             axes: list[int | str] = ["batch", *shape] if name.startswith("next.") else ["time_steps", "batch", *shape]
             self.output(by_name[name], name, TensorProto.FLOAT, axes)
-        if isinstance(node, Spiking):
+        if isinstance(node, nodes.Spiking):
             self.count_spikes(node, by_name[f"{node.name}.raster"], states.get(f"{node.name}.spikes"))
         return by_name[f"{node.name}.{traced[0]}"]
 
@@ -525,7 +505,7 @@ class _NetworkBuilder:
         """Whether there has been a step since rest, 0 or 1."""
         return self.optional_input("state.begun", np.zeros((), np.float32), [])
 
-    def count_spikes(self, node: Spiking, raster: Value, before: Value | None) -> None:
+    def count_spikes(self, node: nodes.Spiking, raster: Value, before: Value | None) -> None:
         """Add the layer's spikes, and the cost of its recurrent spikes, which are those of the previous steps."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
         neurons = range(1, len(shape) + 1)
@@ -546,7 +526,7 @@ class _NetworkBuilder:
             heard = graph.sum(sent(raster), [0]) - sent(last) + sent(before)
             self.operations.append(per_sample(heard) * graph.constant(recurrent_fan_out(shape), np.int64))
 
-    def body(self, node: Neuron) -> onnx.GraphProto:
+    def body(self, node: nodes.Neuron) -> onnx.GraphProto:
         """Return one step of a layer as the body of its Scan: (state, current) to (state, recorded values)."""
         body = GraphBuilder(self.graph.numbers, keeps_signs=program_of(node).sees_signs)
         before = {name: body.fresh(name) for name in state_names(node)}
@@ -565,7 +545,7 @@ class _NetworkBuilder:
         if begun is not None:
             arguments.append(begun)
             kept.append(body.constant(1, np.float32))
-        traces = [leaving, membrane] if isinstance(node, Spiking) else [membrane]
+        traces = [leaving, membrane] if isinstance(node, nodes.Spiking) else [membrane]
         # A body may not output one of its inputs, or a value twice: those are copied.
         results = [body.op("Identity", value) for value in (*kept, *traces)]
         infos = [
@@ -574,7 +554,7 @@ class _NetworkBuilder:
         ]
         return helper.make_graph(body.nodes, "step", *infos, body.constants)
 
-    def recur(self, body: GraphBuilder, node: Neuron, spikes: Value, biased: Value | bool) -> Value:
+    def recur(self, body: GraphBuilder, node: nodes.Neuron, spikes: Value, biased: Value | bool) -> Value:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = body.op("Flatten", spikes, axis=1)
         current = self.product(body, f"{node.name}.recurrent", flat, biased)
