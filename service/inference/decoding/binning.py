@@ -43,22 +43,22 @@ def _read_records(records: Any, last: int, waiting: Any, bounds: Any) -> int:
 
 
 def _bin_events(
-    waiting: Any, starts: Any, ends: Any, step_us: int, columns: Any, rows: Any, width: int, height: int, bits: Any,
+    waiting: Any, starts: Any, sizes: Any, step_us: int, columns: Any, rows: Any, width: int, height: int, bits: Any,
     unit: Any, offset: Any,
 ) -> int:  # fmt: skip
     """List the units of the events of windows, ascending in each step and each once; return how many, or ODD.
 
-    `waiting` (2 * events,) is what `_read_records` writes, in order of time in each window, and `ends` (windows,) where
-    those of each end, as numbers of it. The units of row k, a step of a window, become those of `unit` from offset[k]
-    to offset[k + 1]. `bits` has one for each unit, all 0, and is left so.
+    `waiting` (2 * events,) is what `_read_records` writes, in order of time in each window, and `sizes` (windows,) how
+    many bytes each has. The units of row k, a step of a window, become those of `unit` from offset[k] to offset[k + 1].
+    `bits` has one for each unit, all 0, and is left so.
     """
-    steps, k, count = (offset.size - 1) // starts.size, 0, 0
+    steps, k, count, events = (offset.size - 1) // starts.size, 0, 0, 0
     offset[0] = 0
     for window in range(starts.size):
-        before = end = starts[window]
+        before, end, events = starts[window], starts[window], events + sizes[window] // 16
         for row in range(window * steps, window * steps + steps):
             end, first, last = end + step_us, bits.size, -1
-            while 2 * k < ends[window] and waiting[2 * k] < end:
+            while k < events and waiting[2 * k] < end:
                 record, time = waiting[2 * k + 1], waiting[2 * k]
                 x, y = record >> 32 & _WORD, record >> 48 & _WORD
                 if time < before or x >= width or (y & _ROW) >= height:
@@ -80,7 +80,7 @@ def _bin_events(
                     count += 1
                     left ^= lowest
             offset[row + 1] = count
-        if 2 * k != ends[window]:
+        if k != events:
             return ODD
     return count
 
@@ -114,9 +114,9 @@ class WindowBinner:
         coder.task.check_steps(steps)
         together = np.frombuffer(waiting[0] if len(waiting) == 1 else b"".join(waiting), np.int64)
         unit, offset = np.empty(len(together) // 2, np.int32), np.empty(len(starts) * steps + 1, np.int64)
-        ends = np.cumsum([len(each) for each in waiting]) // together.itemsize
+        sizes = np.array([len(each) for each in waiting])
         count = bin_events.call(
-            together, np.array(starts), ends, events.events.step_us, events.columns, events.rows, events.width,
+            together, np.array(starts), sizes, events.events.step_us, events.columns, events.rows, events.width,
             events.height, self.bits, unit, offset,
         )  # fmt: skip
         if count == ODD:
