@@ -115,10 +115,6 @@ class Server:
             case "state":
                 self.asked += 1
                 self.lines.append(self.state())
-            case "bad":
-                self.lines.append({**self.state(), "reason": "an error ended the session"})
-                self.lines.append({"type": "error", "error": "it is bad"})
-                self.open = False
         self.answer_all(self.windows.close)
         if message["type"] == "end":
             self.answer_all(self.windows.flush)
@@ -191,41 +187,25 @@ def session_with(server: Server, client: Client = CLIENT, **options: Unpack[Sess
     return session.__enter__()
 
 
-class ValuesClient(Client):
-    """A client that knows the card of a model of two values."""
-
-    card: dict[str, Any]
-
-    @override
-    def _answer(self, _call: Any) -> Any:
-        return self.card
-
-
-VALUES_CLIENT = ValuesClient("http://localhost", model="values")
+VALUES_CLIENT = Client("http://localhost", model="values")
 
 
 def session_of_values(server: ValuesServer, state_every: int) -> Session:
     """Return a session of that server, which is sent arrays (entries, 2)."""
-    VALUES_CLIENT.card = {"coding": server.coding, "input": {"shape": [2]}}
+    card = {"coding": server.coding, "input": {"shape": [2]}}
+    VALUES_CLIENT._answer = lambda _: card  # type: ignore[method-assign, assignment]
     return session_with(server, VALUES_CLIENT, state_every=state_every, retries=30)
-
-
-Script = list[list[tuple[int, int]] | int]
 
 
 def shown(windows: list[Window]) -> list[tuple[object, ...]]:
     return [(each.window, each.t, each.events, each.window_counts, each.spike_counts) for each in windows]
 
 
-def played(script: Script, server: Server, state_every: int = 3) -> tuple[list[Window], Summary, list[int]]:
-    """Play a script of messages, events as (t, unit) or a time, and return the windows; and how many after each."""
-    session = session_with(server, state_every=state_every, retries=20, lateness_us=server.lateness)
+def played(script: Sequence[Any], session: Session) -> tuple[list[Window], Summary, list[int]]:
+    """Play a script of events, values and times, and return the windows and the summary; and how many after each."""
     found, after = list[Window](), []
     for message in script:
-        if isinstance(message, int):
-            session.advance(message)
-        else:
-            session.send({"t": [t for t, _ in message], "unit": [unit for _, unit in message]})
+        session.advance(message) if isinstance(message, int) else session.send(message)
         found += session
         after.append(len(found))
     found += session.end()
@@ -234,8 +214,11 @@ def played(script: Script, server: Server, state_every: int = 3) -> tuple[list[W
 
 
 times = st.integers(0, 50).map(lambda half: 500 * half)  # so that many lie at the ends of windows
-scripts: st.SearchStrategy[Script] = st.lists(
-    st.one_of(times, st.lists(st.tuples(times, st.integers(0, 1)), min_size=1, max_size=5)), min_size=1, max_size=12
+events = st.lists(st.tuples(times, st.integers(0, 1)), min_size=1, max_size=5)
+scripts = st.lists(
+    times | events.map(lambda each: dict(zip(("t", "unit"), zip(*each, strict=True), strict=True))),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -250,11 +233,12 @@ scripts: st.SearchStrategy[Script] = st.lists(
     st.sampled_from([0, 0, 700, 5000]),
 )
 def test_every_window_comes_once_and_as_without_any_break(
-    script: Script, breaks: list[int], reads: bool, arrives: bool, drains: bool, state_every: int, lateness: int
+    script: list[Any], breaks: list[int], reads: bool, arrives: bool, drains: bool, state_every: int, lateness: int
 ) -> None:
-    expected, whole, when = played(script, Server(lateness=lateness))
+    own: SessionOptions = {"retries": 20, "lateness_us": lateness, "state_every": state_every}
+    expected, whole, when = played(script, session_with(Server(lateness=lateness), **own))
     server = Server(breaks, reads=reads, arrives=arrives, drains=drains, lateness=lateness)
-    found, summary, then = played(script, server, state_every)
+    found, summary, then = played(script, session_with(server, **own))
     assert shown(found) == shown(expected)
     assert then == when  # a window is never later than without breaks
     assert summary.events == whole.events
@@ -263,19 +247,6 @@ def test_every_window_comes_once_and_as_without_any_break(
     else:
         assert [each.late for each in found] == [each.late for each in expected]
         assert summary.late == whole.late
-
-
-def told(parts: list[int], server: ValuesServer, state_every: int) -> tuple[list[tuple[object, ...]], list[int]]:
-    """Send so many values in each part, and return the windows; and how many had come after each part."""
-    session = session_of_values(server, state_every)
-    found, after, first = list[Window](), [], 0
-    for size in parts:
-        session.send(np.arange(2 * first, 2 * (first + size), dtype=np.float32).reshape(-1, 2) % 8)
-        first += size
-        found += session
-        after.append(len(found))
-    found += session.end()
-    return shown(found), after
 
 
 @settings(max_examples=150)
@@ -289,7 +260,11 @@ def told(parts: list[int], server: ValuesServer, state_every: int) -> tuple[list
 def test_every_window_of_values_comes_once_and_as_without_any_break(
     coding: Coding, steps: int, parts: list[int], breaks: list[int], state_every: int
 ) -> None:
-    assert told(parts, ValuesServer(coding, steps, breaks), state_every) == told(parts, ValuesServer(coding, steps), 50)
+    values = np.arange(2 * sum(parts), dtype=np.float32).reshape(-1, 2) % 8
+    script = np.split(values, np.cumsum(parts)[:-1])
+    expected, _, when = played(script, session_of_values(ValuesServer(coding, steps), 50))
+    found, _, then = played(script, session_of_values(ValuesServer(coding, steps, breaks), state_every))
+    assert (shown(found), then) == (shown(expected), when)
 
 
 def test_a_time_that_a_state_does_not_have_behind_it_is_said_again() -> None:
@@ -387,17 +362,3 @@ def test_windows_that_are_lost_on_their_way_are_an_error_at_the_next_line(lost: 
     with pytest.raises(SessionError, match=f"windows {first} to {last} were lost between the server and this client"):
         session.end()
     assert [each.window for each in session.unread()] == list(range(first))
-
-
-def test_an_error_of_the_server_ends_the_session_after_its_windows() -> None:
-    server = Server()
-    session = session_with(server)
-    session.send({"t": [0, 2000], "unit": [0, 0]})
-    server.read(json.dumps({"type": "bad"}))
-    with pytest.raises(SessionError, match="it is bad") as caught:
-        session.advance(4000)
-    assert caught.value.state is not None
-    assert caught.value.state.t == 2000
-    assert [each.window for each in session.unread()] == [0]
-    with pytest.raises(InvalidEvents, match="the session has ended"):
-        session.advance(6000)

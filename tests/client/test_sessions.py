@@ -203,8 +203,11 @@ def test_an_error_comes_after_the_windows_before_it(client: Client, lateness: in
 
 def test_a_state_that_is_damaged_is_refused(client: Client) -> None:
     state = SessionState(state="AAAA", window=1, t=2000, model="pairs")
-    with client.resume(state) as session, pytest.raises(SessionError, match="state: is no session's state"):
-        session.state()
+    with client.resume(state) as session:
+        with pytest.raises(SessionError, match="state: is no session's state"):
+            session.state()
+        with pytest.raises(InvalidEvents, match="the session has ended"):
+            session.advance(0)
     with pytest.raises(InvalidEvents, match=r"the state is no text of SessionState\.to_json"):
         SessionState.from_json(json.dumps({"state": "AAAA"}))
 

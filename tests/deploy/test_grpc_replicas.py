@@ -73,14 +73,6 @@ def replicas() -> Iterator[tuple[Process, Process]]:
         yield one, two
 
 
-def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, Process], tmp_path: Path) -> None:
-    assert "round_robin" in POLICY
-    before = list(map(answered, replicas))
-    with connected(POLICY.replace("round_robin", "pick_first"), tmp_path, *map(address, replicas)) as call:
-        call(10)
-        assert sorted(map(sub, map(answered, replicas), before)) == [0, 10]
-
-
 @NEEDS_HAPROXY
 def test_a_proxy_of_http2_divides_one_connections_calls(replicas: tuple[Process, Process], tmp_path: Path) -> None:
     before = list(map(answered, replicas))

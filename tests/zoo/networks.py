@@ -32,13 +32,11 @@ nir = partial(Entry, framework="nir", module="tests.zoo.nir_files")
 NETWORKS = (
     snntorch("snntorch-3-feedforward", "feedforward", (36,), 20, **TIME_FIRST,
         names=("fc1", "lif1", "fc2", "lif2"), options={"labels": "a,b,c,d,e"}),
-    snntorch("snntorch-6-fixed-batch", "convolutional_fixed_batch", (1, 14, 14), 8, batch=4, **TIME_FIRST),
     snntorch("snntorch-6-sequential", "convolutional_sequential", (1, 14, 14), 10, **STEPS),
     snntorch("snntorch-rleaky-conv", "recurrent_convolutional", (1, 6, 6), 8, **TIME_FIRST),
     snntorch("snntorch-bntt", "batch_norm_through_time", (20,), 6, **IMAGE),
     snntorch("snntorch-exoplanet", "exoplanet", (40,), 1, coding=CURRENT, run=runs.image, read=runs.itself,
         options={"readout": "last"}),
-    snntorch("snntorch-autoencoder", "autoencoder", (1, 8, 8), 6, **TIME_FIRST),
     snntorch("snntorch-policy", "policy", (6,), 8, coding=CURRENT, run=runs.actions, read=runs.itself,
         options={"low": "-2", "high": "2"}, answer="action"),
     snntorch("snntorch-rate-coded", "rate_coded", (16,), 10, coding=Coding.RATE,

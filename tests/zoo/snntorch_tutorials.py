@@ -13,8 +13,6 @@ from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
 
 from tests.zoo.weights import lively
 
-BATCH = 4  # a global of the tutorials' scripts
-
 
 class Feedforward(nn.Module):
     """Two layers that read `x[step]`; the membranes are handed on by the forward."""
@@ -38,35 +36,6 @@ class Feedforward(nn.Module):
 
 def feedforward() -> nn.Module:
     return lively(Feedforward(steps=20), seed=3)
-
-
-class Convolutional(nn.Module):
-    """Convolutions, F.max_pool2d on currents, and a loop over `x[step]`."""
-
-    def __init__(self, batch: int | None) -> None:
-        super().__init__()
-        self.batch = batch
-        grad = surrogate.fast_sigmoid(slope=25)
-        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 8, 3)
-        self.fc1 = nn.Linear(8 * 2 * 2, 10)
-        self.lif1 = snn.Leaky(beta=0.5, spike_grad=grad)
-        self.lif2 = snn.Leaky(beta=0.5, spike_grad=grad)
-        self.lif3 = snn.Leaky(beta=0.5, spike_grad=grad)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mem1, mem2, mem3 = self.lif1.init_leaky(), self.lif2.init_leaky(), self.lif3.init_leaky()
-        spikes, membranes = [], []
-        for step in range(x.size(0)):
-            spk1, mem1 = self.lif1(F.max_pool2d(self.conv1(x[step]), 2), mem1)
-            spk2, mem2 = self.lif2(F.max_pool2d(self.conv2(spk1), 2), mem2)
-            spk3, mem3 = self.lif3(self.fc1(spk2.view(self.batch or x.size(1), -1)), mem3)
-            spikes.append(spk3)
-            membranes.append(mem3)
-        return torch.stack(spikes), torch.stack(membranes)
-
-
-def convolutional_fixed_batch() -> nn.Module:
-    return lively(Convolutional(batch=BATCH), seed=6)
 
 
 def convolutional_sequential() -> nn.Module:
@@ -150,38 +119,6 @@ class LightCurve(nn.Module):
 
 def exoplanet() -> nn.Module:
     return lively(LightCurve(), seed=19)
-
-
-class Autoencoder(nn.Module):
-    """An encoder of convolutions with batch norms, and a decoder of transposed convolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1, stride=2),
-            nn.BatchNorm2d(4),
-            snn.Leaky(beta=0.5, init_hidden=True),
-            nn.Flatten(),
-            nn.Linear(4 * 4 * 4, 8),
-            snn.Leaky(beta=0.5, init_hidden=True),
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(8, 4 * 4 * 4),
-            snn.Leaky(beta=0.5, init_hidden=True),
-            nn.Unflatten(1, (4, 4, 4)),
-            nn.ConvTranspose2d(4, 1, 3, padding=1, stride=2, output_padding=1),
-            snn.Leaky(beta=0.5, init_hidden=True),
-            nn.Flatten(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        utils.reset(self.encoder)
-        utils.reset(self.decoder)
-        return torch.stack([self.decoder(self.encoder(step)) for step in x])
-
-
-def autoencoder() -> nn.Module:
-    return lively(Autoencoder(), seed=20)
 
 
 class Policy(nn.Module):

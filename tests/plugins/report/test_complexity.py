@@ -87,13 +87,6 @@ def test_a_run_is_counted_as_worked_out_by_hand(what: str) -> None:
     assert {name: report[name].tolist() for name in counted} == counted
 
 
-def test_the_engine_counts_every_weight_and_a_constant_input_once() -> None:
-    assert Complexity(one_layer(SPARSE)).dense == 6
-    # Four inputs that are not 0, two weights each.
-    assert EventEngine(one_layer(SPARSE)).run(inputs_of(SAMPLE))[0].synaptic_operations == [8]
-    assert EventEngine(one_layer([[0.5, 0.5]], "direct")).run(CONSTANT)[0].synaptic_operations == [2]
-
-
 def test_footprint_parameters_and_sparsity_are_those_of_the_tensors() -> None:
     # 2 × 2 weights of float32, and no bias; the neurons' decay is one number, and no tensor.
     assert (Complexity(toy()).parameter_count, Complexity(toy()).footprint) == (4, 16)

@@ -5,7 +5,6 @@ The command `report`: what it prints and writes, and what it refuses.
 
 import json
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,18 +51,6 @@ def test_the_harness_counts_the_same_whole_numbers(name: str) -> None:
     assert theirs.get("NeuronOperations") == metrics.get("NeuronOperations")
     by_layer = metrics["ActivationSparsityByLayer"]
     assert list(theirs["ActivationSparsityByLayer"].values()) == pytest.approx(list(by_layer.values()), abs=1e-12)
-
-
-def test_the_harness_has_no_number_of_operations_for_a_recurrent_neuron_and_we_give_none() -> None:
-    # It has a number for each of the network's neurons but RLeaky, and then answers 0 for all of them.
-    case = replace(CASES["pruned and recurrent"], operations_of_neurons=True)
-    with_operations = compared(case)
-    assert with_operations.theirs["NeuronOperations"] == 0
-    ours = with_operations.ours
-    assert "NeuronOperations" not in ours.metrics
-    assert "Effective Neuron Ops" not in ours.counted
-    recurrent = ours.complexity.network.spec.nodes[1].name
-    assert ours.notes["NeuronOperations"].endswith(f"like that of these nodes: {recurrent}")
 
 
 def test_the_command_prints_both_and_finds_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
