@@ -15,7 +15,6 @@ from spikeserve.models.engines import ENGINES, RunResult, create
 from spikeserve.models.engines.anytime import (
     Calibration,
     StopRule,
-    check_rule,
     confident,
     decided,
     run_anytime,
@@ -24,9 +23,8 @@ from spikeserve.models.engines.anytime import (
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
-from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec.network import Network
-from tests.networks import Case, dyadic_cases, network_of, regression, task, toy, votes
+from tests.networks import Case, dyadic_cases, network_of, task, toy, votes
 from tests.same import EVERYTHING, assert_same
 
 drawn = settings(max_examples=settings().max_examples // 2 + 1, suppress_health_check=[HealthCheck.too_slow])
@@ -196,16 +194,3 @@ def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:
     result = run_anytime(engine, inputs, StopRule.DECIDED)
     assert np.asarray(result.steps_used).tolist() == [5, 5, 8]
     assert np.asarray(result.synaptic_operations).tolist() == [2, 4, 4]
-
-
-def test_a_rule_that_a_model_does_not_have_is_a_sentence() -> None:
-    spec, values = three().spec, regression().spec
-    for rule, spec_of, calibrated, steps, sentence in (
-        (StopRule.DECIDED, values, None, 3, "stop is 'decided', but the model gives values and no classes"),
-        (StopRule.CONFIDENT, spec, None, 8, "no calibration for it, expected 'decided', or no stop"),
-        (StopRule.CONFIDENT, spec, calibration(0.5), 9, "time_steps is 9, and the model is calibrated for 8"),
-    ):
-        with pytest.raises(InvalidInput, match=sentence):
-            check_rule(rule, spec_of, calibrated, steps)
-    check_rule(StopRule.CONFIDENT, spec, calibration(0.5), 8)
-    check_rule(StopRule.DECIDED, spec, None, 9)

@@ -58,10 +58,7 @@ def test_what_may_fire_twice_is_known_from_its_operations() -> None:
         (["u = fire(v)"], "step, line 1: fire takes 2 values, but is given others"),
         (["u = 'a'"], "step, line 1: ''a'' is no number"),
         (["u = 1e39"], "step, line 1: a number does not fit into float32"),
-        (["u = " + "9" * 1900], "step, line 1: a number does not fit into float32"),
         (["u = v > 1 > 0"], "step, line 1: a Compare is no operation"),
-        (["u = " + "(" * 250], "is no assignment"),
-        (["u = " + "-" * 1500 + "v"], "operations lie more than 64 deep in one another, expected several lines"),
         (["u = v\x00"], "step, line 1: expected at most 2000 printable characters of ASCII"),
         (["u = " + "v" * 2000], "step, line 1: expected at most 2000 printable characters of ASCII"),
         (["current = v"], "step, line 1: 'current' cannot be set"),
@@ -70,14 +67,8 @@ def test_what_may_fire_twice_is_known_from_its_operations() -> None:
         (["v = w", "w = current", "s = v > 1"], "step, line 2: 'w' is used before it is set"),
         (["s = current > 1"], "states: 'v' is never set, expected a line 'v = …' in step"),
         (["v = v + current"], "spikes: 's' is set by no line of step"),
-        (["v = a", "s = current > 1"], "program: 'v' depends on no state and no current"),
-        (["v = current", "s = v"], "spikes: what leaves may be no whole number of spikes"),
         (["v = current", "s = fire(v, 1) - fire(v, 2)"], "spikes: what leaves may be no whole number of spikes"),
         (["v = current", *(f"x{n} = v + {n}" for n in range(300)), "s = v > 1"], "has 302 lines, expected at most 256"),
-        (
-            ["v = current", *(f"x{n} = v + {n} + {n} + v" for n in range(100)), "s = v > 1"],
-            "the program has more than 256 operations",
-        ),
     ],
 )
 def test_a_program_that_is_none_is_refused_in_a_sentence(lines: list[str], sentence: str) -> None:
@@ -144,10 +135,6 @@ def spec_of(node: dict[str, Any]) -> Spec:
         ({"parameters": {"decay": 0.5}}, "parameters lacks 'threshold', which no line of the program sets"),
         ({"parameters": {"decay": 0.5, "threshold": 1.0, "tau": 2.0}}, "parameters has 'tau', which the program does"),
         ({"recurrent": {}}, "it is recurrent, but its program never asks for feedback"),
-        (
-            {"program": {"states": {"v": 0.0}, "step": ["u = decay * feedback", *LIF[1:]], "spikes": "s"}},
-            "its program asks for feedback, but it is not recurrent",
-        ),
         ({"program": {"states": {"v": "spikes"}, "step": LIF, "spikes": "s"}}, "'v' starts at 'spikes'"),
         ({"program": {"states": {"v": 0.0}, "step": [], "spikes": "s"}}, "should have at least 1 item"),
         ({"program": {"states": {"v": 0.0}, "step": LIF, "output": "s"}}, "program.spikes"),

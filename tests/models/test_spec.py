@@ -27,9 +27,6 @@ STACK: dict[str, Any] = {
 }
 
 
-CONVOLUTION = {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 2**27, "kernel_size": 1}
-
-
 def changed(node: str | None = None, **fields: Any) -> dict[str, Any]:
     spec = deepcopy(STACK)
     if node is None:
@@ -66,12 +63,10 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("pool", padding=2), "node 'pool': padding is 2×2, expected at most half of the kernel's 2×2"),
         (changed("fc", in_features=35), "node 'fc': in_features is 35, but its input has shape 36"),
         (changed("fc", out_features=4), "node 'out': its output has shape 4, but there are 3 labels"),
-        (changed(nodes=[CONVOLUTION, {"type": "IF", "name": "out"}]), "node 'conv': its output has shape 134217728×6×"),
         (changed("fc", inputs=["nobody"]), "node 'fc': input 'nobody' is not the name of an earlier node"),
         (changed("fc", inputs=["out"]), "node 'fc': input 'out' is not the name of an earlier node"),
         (changed("flat", inputs=["conv"]), "node 'pool': nothing takes its output, and it is not the last node"),
         (changed("out", inputs=["fc", "flat"]), "inputs 'fc' and 'flat' are summed, but have shapes 3 and 36"),
-        (changed("out", name="lif"), "node 'lif': another node, or the network's input, has that name already"),
         (changed("conv", name="input"), "node 'input': another node, or the network's input, has that name already"),
         (changed("conv", name="../x"), "name: string should match pattern"),
         (changed("lif", decay=1.5), "decay.*less than or equal to 1, got 1.5"),
@@ -148,7 +143,6 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed(time_steps=0), "time_steps: input should be greater than or equal to 1, got 0"),
         (changed(labels=[]), "labels"),
         (changed(nodes=[]), "nodes"),
-        (changed(schema_version=2), "schema_version: input should be 1, got 2"),
         (changed(input={"shape": [2, 6, 6], "low": 0, "high": 2}, coding="rate"), "coding 'rate' needs normalised val"),
     ],
 )
@@ -166,13 +160,7 @@ def test_text_that_is_not_json_is_one_sentence() -> None:
     ("tensors", "sentence"),
     [
         ({}, "tensor 'fc.weight': missing; the spec needs it with shape 2×2"),
-        ({"fc.weight": np.zeros((2, 3), np.float32)}, "tensor 'fc.weight': its shape is 2×3, but the spec needs 2×2"),
         ({"fc.weight": np.zeros((2, 2))}, "tensor 'fc.weight': its type is float64, expected float32"),
-        ({"fc.weight": np.full((2, 2), np.nan, np.float32)}, "tensor 'fc.weight': holds NaN or infinite values"),
-        (
-            {"fc.weight": np.zeros((2, 2), np.float32), "fc.bias": np.zeros(2, np.float32)},
-            "tensor 'fc.bias': no node of the spec has such a parameter",
-        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_by_name(tensors: dict[str, Any], sentence: str) -> None:
@@ -259,7 +247,6 @@ LINEAR: dict[str, Any] = {"type": "Linear", "name": "fc", "in_features": 4, "out
 OF_THE_LAST: list[tuple[dict[str, Any], str]] = [
     ({"readout": "spike_count"}, "node 'fc': readout 'spike_count' needs a spiking last node, not Linear"),
     ({"readout": "first_spike"}, "node 'fc': readout 'first_spike' needs a spiking last node, not Linear"),
-    ({"readout": "max_membrane"}, "a neuron as the last node, not Linear; 'max' reads any node's output"),
     ({"readout": "last", "units": ["m", "s"]}, "units: ['m', 's'] given, but scores is 'softmax', which has none"),
     ({"readout": "last", "scores": "values", "units": ["m"]}, "units: 1 given, expected one for each of the 2 labels"),
     (

@@ -272,7 +272,6 @@ def test_a_function_that_is_no_step_is_refused_in_a_sentence(case: str) -> None:
         ({"step": lif, "decay": 1, "threshold": 1, "states": {"v": None}}, "starts at .* None is no number"),
         ({"step": lif, "decay": 1, "threshold": 1, "states": {"v": "rest"}}, "parameters lacks 'rest'"),
         ({"step": lif, "decay": 1, "threshold": 1, "spikes": "s"}, "spikes is 's', but the first value that a"),
-        ({"step": lif, "decay": 1, "threshold": 1, "recurrent": True}, "is recurrent, but its program never asks for"),
         ({"step": 3}, "step is '3', expected a function, or a list of lines"),
         ({"step": "v = v"}, "step is 'v = v', expected a function, or a list of lines"),
         ({"step": max}, "step 'max' has no signature that Python knows"),

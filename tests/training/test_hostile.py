@@ -83,7 +83,6 @@ FIT_FLAGS: list[tuple[list[str], str]] = [
     (["--epochs", "0"], "configuration: optimisation.epochs: input should be greater than or equal"),
     (["--neuron", "Izhikevich"], "configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF',"),
     (["--architecture", "8C2"], "architecture: '8C2' has a kernel of 2, expected an odd one"),
-    (["--name", "../up"], "name: '../up' is not a model's name"),
     (["--file", "nowhere.npz"], "'nowhere.npz'"),
     (["--config", "nowhere.toml"], "config: 'nowhere.toml' cannot be read"),
     (["--architecture", "4", "--device", "cuda:7"], "device 'cuda:7': PyTorch"),
@@ -94,7 +93,6 @@ EXPORTS: list[tuple[list[str], str]] = [
     (["x.nir", "--dt", "nan"], "--dt is nan, expected a finite number of seconds above 0"),
     (["."], "'.': cannot be read or written: Is a directory"),
     (["nowhere/x.nir"], "'nowhere/x.nir': cannot be read or written: No such file or directory"),
-    (["data.npz/x.nir"], "'data.npz/x.nir': cannot be read or written: Not a directory"),
 ]
 
 

@@ -197,13 +197,6 @@ def at_step_three(_: Own, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     return (v > 1).float(), (v, t + 1)
 
 
-def by_value(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    v = v * 0.5 + x
-    if (v > 1).any():
-        v = v - 1
-    return v, v
-
-
 def of_the_batch(_: Own, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     v = v * 0.5 + x * torch.arange(float(len(x)))[:, None]
     return (v > 1).float(), v
@@ -219,7 +212,6 @@ REFUSED: dict[str, tuple[Step, dict[str, Any], str]] = {
     "two feedbacks": (by_the_product, TWO_ZEROS, "hears itself by two connections, expected one"),
     "by the number of the step": (at_step_three, {"start": lambda zeros: (zeros, 0)},
         "LINE: takes another number than in the first step, and each step has to be the same"),
-    "by a value": (by_value, {}, "LINE: torch.Tensor.__bool__ reads values of the network into Python"),
     "of each sample": (of_the_batch, {}, "takes a value of its own for each sample of the batch"),
     "two currents": (two_currents, TWO, "takes 'fc' and 'rec' at once"),
     "lerp": (lambda _, x, v: (v.lerp(x, 0.3),) * 2, {}, r"LINE: torch.Tensor.lerp rounds once where"),
@@ -232,7 +224,6 @@ REFUSED: dict[str, tuple[Step, dict[str, Any], str]] = {
         "complex numbers, expected the real and the imaginary part as two states"),
     "tanh": (lambda _, x, v: ((v := torch.tanh(0.5 * v + x)), v), {}, "torch.tanh has no operation in a neuron's step"),
     "a root": (lambda _, x, v: ((v := (0.5 * v + x) ** 0.5), v), {}, "raises to another power than 2 or 3"),
-    "noise": (lambda _, x, v: ((v := 0.5 * v + x + torch.rand_like(x)), v), {}, "torch.rand_like draws at random"),
     "a random start": (lambda _, x, v: ((v := 0.5 * v + x), v), {"start": torch.rand_like},
         "is given a state that begins at random; --start rest lets it begin at 0 instead"),
     "lateral": (lambda _, x, v: ((v := 0.5 * v + x - v.mean(1, keepdim=True)), v), {}, "LINE: "),

@@ -69,7 +69,6 @@ ONE = npy(np.zeros((1, 64)))
         (b"[0" + b",0" * 2**24, "line 1: has more than 16777216 bytes, expected at most as many (max_body_bytes)"),
         (npy(NOT_NUMBERS), "input: it is an .npy of Python objects, expected numbers"),
         (npy(np.array([["a"] * 64])), "input: it is an array of <U1, expected numbers"),
-        (npy(np.full((1, 64), np.nan)), "input: inputs[0][0][0][0] is nan, expected 0 to 16"),
         (npy(17.0 * (np.arange(200) == 130)[:, np.newaxis] + np.zeros(64)), "input, from sample 128: inputs[2][0]"),
         (ONE.replace(b"(1, 64)", b"(9, 64)"), "input: its values end before sample 9 of 9"),
         (npy(np.zeros((1, 64))) + b"x", "input: more bytes follow its 1 samples, expected none"),

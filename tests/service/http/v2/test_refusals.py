@@ -128,8 +128,6 @@ def test_bytes_that_are_not_what_the_json_says_are_named(http: httpx.Client) -> 
     for array, datatype, sentence in (
         (SAMPLE, "FP64", "inputs[0] has 8 bytes, expected 16 for FP64 of shape 1×2"),
         (np.array([[1, 2]], "u1"), "BOOL", "inputs[0] holds a byte that is neither 0 nor 1, expected BOOL"),
-        (np.array([[1, np.nan]], "<f8"), "FP64", "inputs[0][1] is nan, expected 0 to 10"),
-        (np.array([[1, 1e300]], "<f8"), "FP64", "inputs[0][1] is inf, expected 0 to 10"),
     ):
         body, headers = binary_request(array, datatype)
         refused(http, http.post(INFER, content=body, headers=headers), {400}, sentence)
