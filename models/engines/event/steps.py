@@ -170,38 +170,78 @@ def step_of(program: Program, arrays: frozenset[str], *, padded: bool) -> Native
 def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder: Any, arguments: Any) -> None:
     n, current, feedback, states, s_stride, parameters, p_stride, inside, index, spikes, several, trace = arguments
     code = Code(None, builder)
-    known = {
-        leaf(name): Vector(code, code.splat(builder.load(builder.gep(parameters, [_I64(k)]))))
-        for k, name in enumerate(scalars(program, arrays))
-    }
-    rows = builder.gep(parameters, [_I64(rows_at(program, arrays))])
-    pointers = {
-        leaf(name): builder.gep(rows, [builder.mul(p_stride, _I64(k))]) for k, name in enumerate(sorted(arrays))
-    }
-    pointers |= {leaf(CURRENT): current, leaf(FEEDBACK): feedback}
-    at_states = [builder.gep(states, [builder.mul(s_stride, _I64(k))]) for k in range(len(program.after))]
-    pointers |= {leaf(name): pointer for name, pointer in zip(program.after, at_states, strict=True)}
-    used = {*in_order(program.roots)}
-    traced = builder.icmp_unsigned("!=", trace, ir.Constant(_FLOATS, None))
+    step = Step(code, program, arrays, parameters, p_stride, inside if padded else None, trace)
+    at_states = step.states(states, s_stride)
 
     def body(number: Any, listed: list[Any]) -> list[Any]:
         at = builder.mul(number, _I64(LANES))
-        loaded = {each: Vector(code, code.load(pointer, at)) for each, pointer in pointers.items() if each in used}
-        leaving, membrane, *after = write(code, program.roots, {**known, **loaded})
-        for value, pointer in zip(after, at_states, strict=True):
-            code.store(value.value, pointer, at)
-        zero, mask = leaving.number(0.0), None
-        if padded:
-            mask = builder.bitcast(builder.load(builder.gep(inside, [number])), _MASK)
-        with builder.if_then(traced):
-            code.store(builder.select(mask, membrane.value, zero.value) if padded else membrane.value, trace, at)
-        if not program.spiking:
+        leaving, bits = step.write(at_states, at, code.load(current, at), partial(code.load, feedback, at), trace)
+        if bits is None:
             return listed
         if program.several:
             code.store(leaving.value, several, at)
-        fired = leaving.compared(">", zero)
-        bits = code.bits(builder.and_(fired, mask) if padded else fired)
         return [list_places(code, index, listed[0], at, bits)]
 
     (count,) = code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [spikes], body)
     builder.ret(count)
+
+
+class Step:
+    """The code of a layer's step, written for one vector of neurons after another.
+
+    The parameters are those of `step_of`; `inside` is None in a layer that is not padded, and `trace` the first row of
+    the membranes' trace, or null.
+    """
+
+    def __init__(
+        self, code: Code, program: Program, arrays: frozenset[str], parameters: Any, p_stride: Any, inside: Any,
+        trace: Any,
+    ) -> None:  # fmt: skip
+        builder = code.builder
+        self.code, self.program, self.inside = code, program, inside
+        self.numbers = {
+            leaf(name): Vector(code, code.splat(builder.load(builder.gep(parameters, [_I64(k)]))))
+            for k, name in enumerate(scalars(program, arrays))
+        }
+        rows = builder.gep(parameters, [_I64(rows_at(program, arrays))])
+        self.rows = {
+            leaf(name): builder.gep(rows, [builder.mul(p_stride, _I64(k))]) for k, name in enumerate(sorted(arrays))
+        }
+        self.used = {*in_order(program.roots)}
+        self.traced = builder.icmp_unsigned("!=", trace, ir.Constant(_FLOATS, None))
+
+    def states(self, states: Any, stride: Any) -> list[Any]:
+        """Write where each state of a sample begins."""
+        builder = self.code.builder
+        return [builder.gep(states, [builder.mul(stride, _I64(k))]) for k in range(len(self.program.after))]
+
+    def write(
+        self, states: list[Any], at: Any, current: Any, feedback: Callable[[], Any], trace: Any
+    ) -> tuple[Vector, Any]:
+        """Write the step of the neurons from `at` on; return what leaves them, and the bits of those that fired.
+
+        Neurons that do not spike have no bits (None). `feedback` loads what comes back, if the step reads it. The
+        membranes go to a row of the `trace`.
+        """
+        code, builder, program = self.code, self.code.builder, self.program
+        known = self.numbers | {
+            each: Vector(code, code.load(row, at)) for each, row in self.rows.items() if each in self.used
+        }
+        known |= {leaf(name): Vector(code, code.load(row, at)) for name, row in zip(program.after, states, strict=True)}
+        known[leaf(CURRENT)] = Vector(code, current)
+        if leaf(FEEDBACK) in self.used:
+            known[leaf(FEEDBACK)] = Vector(code, feedback())
+        leaving, membrane, *after = write(code, program.roots, known)
+        for value, row in zip(after, states, strict=True):
+            code.store(value.value, row, at)
+        zero, mask = leaving.number(0.0), None
+        if self.inside is not None:
+            number = builder.udiv(at, _I64(LANES))
+            mask = builder.bitcast(builder.load(builder.gep(self.inside, [number])), _MASK)
+        with builder.if_then(self.traced):
+            shown = membrane.value if mask is None else builder.select(mask, membrane.value, zero.value)
+            code.store(shown, trace, at)
+        if not program.spiking:
+            return leaving, None
+        fired = leaving.compared(">", zero)
+        return leaving, code.bits(fired if mask is None else builder.and_(fired, mask))
