@@ -13,17 +13,8 @@ from functools import lru_cache
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
+from spikeserve.plugins.grpc import protobuf
 from spikeserve.plugins.grpc.messages import InferTensorContents, ModelInferRequest
-from spikeserve.plugins.grpc.protobuf import (
-    DELIMITED,
-    FIXED32,
-    FIXED64,
-    VARINT,
-    Field,
-    FieldReader,
-    MalformedMessage,
-    TooManyFields,
-)
 from spikeserve.service.errors import MalformedBody, TooLarge
 
 MAX_FIELDS = 256  # of the message, its inputs and their contents; real ones have some 20
@@ -34,12 +25,12 @@ INPUTS = ModelInferRequest.INPUTS_FIELD_NUMBER
 RAW = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 CONTENTS = ModelInferRequest.InferInputTensor.CONTENTS_FIELD_NUMBER
 NOT_VARINT = {
-    FieldDescriptor.TYPE_FLOAT: FIXED32,
-    FieldDescriptor.TYPE_DOUBLE: FIXED64,
-    FieldDescriptor.TYPE_BYTES: DELIMITED,
+    FieldDescriptor.TYPE_FLOAT: protobuf.FIXED32,
+    FieldDescriptor.TYPE_DOUBLE: protobuf.FIXED64,
+    FieldDescriptor.TYPE_BYTES: protobuf.DELIMITED,
 }
 # The wire type of one value, by the number of the field of contents; several may be packed into one field.
-SINGLE = {each.number: NOT_VARINT.get(each.type, VARINT) for each in InferTensorContents.DESCRIPTOR.fields}
+SINGLE = {each.number: NOT_VARINT.get(each.type, protobuf.VARINT) for each in InferTensorContents.DESCRIPTOR.fields}
 
 
 @dataclass(frozen=True)
@@ -60,11 +51,11 @@ def part(data: bytes) -> SplitRequest:
     request = SplitRequest(ModelInferRequest())
     try:
         content, parameters = _without_values(data, request)
-    except TooManyFields:
+    except protobuf.TooManyFields:
         raise TooLarge(
             f"the message has more than {MAX_FIELDS} fields, expected fewer; send values packed or raw"
         ) from None
-    except MalformedMessage as error:
+    except protobuf.MalformedMessage as error:
         raise MalformedBody(f"the message is not a ModelInferRequest: {error}") from error
     if len(content) - parameters > MAX_REST_BYTES:
         raise TooLarge(
@@ -80,16 +71,16 @@ def part(data: bytes) -> SplitRequest:
 
 def _without_values(data: bytes, request: SplitRequest) -> tuple[bytes, int]:
     """Return a message without its tensors' values, which go to `request`, and how long its parameters are."""
-    reader, view = FieldReader(data, MAX_FIELDS), memoryview(data)
+    reader, view = protobuf.FieldReader(data, MAX_FIELDS), memoryview(data)
     rest: list[bytes | memoryview] = []
     parameters = 0
 
-    def without_contents(tensor: Field) -> bytes:
+    def without_contents(tensor: protobuf.Field) -> bytes:
         kept: list[memoryview] = []
         for each in reader.fields(tensor.start, tensor.stop):
-            if each.number == CONTENTS and each.kind == DELIMITED:
+            if each.number == CONTENTS and each.kind == protobuf.DELIMITED:
                 for values in reader.fields(each.start, each.stop):
-                    if values.kind in (DELIMITED, SINGLE.get(values.number)):
+                    if values.kind in (protobuf.DELIMITED, SINGLE.get(values.number)):
                         request.contents.setdefault(values.number, []).append(view[values.start : values.stop])
                         request.places.append((values.start, values.stop))
             else:
@@ -97,10 +88,10 @@ def _without_values(data: bytes, request: SplitRequest) -> tuple[bytes, int]:
         return b"".join(kept)
 
     for each in reader.fields(0, len(data)):
-        if each.number == RAW and each.kind == DELIMITED:
+        if each.number == RAW and each.kind == protobuf.DELIMITED:
             request.raw.append(view[each.start : each.stop])
             request.places.append((each.start, each.stop))
-        elif each.number == INPUTS and each.kind == DELIMITED:
+        elif each.number == INPUTS and each.kind == protobuf.DELIMITED:
             rest.append(delimited(INPUTS, without_contents(each)))
         else:
             rest.append(view[each.begin : each.stop])
@@ -117,7 +108,7 @@ def delimited(number: int, content: bytes) -> bytes:
 @lru_cache
 def head(number: int, length: int) -> bytes:
     """Return the bytes in front of the `length` bytes of a field's value."""
-    return varint(number << 3 | DELIMITED) + varint(length)
+    return varint(number << 3 | protobuf.DELIMITED) + varint(length)
 
 
 def varint(value: int) -> bytes:

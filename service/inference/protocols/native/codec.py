@@ -32,18 +32,8 @@ from spikeserve.service.inference.decoding.pieces import (
     json_fragments,
 )
 from spikeserve.service.inference.decoding.validation import channels_hint, first_error, read_json
+from spikeserve.service.inference.protocols.native import schemas
 from spikeserve.service.inference.protocols.native.render import predictions
-from spikeserve.service.inference.protocols.native.schemas import (
-    TAGS,
-    Options,
-    PixelEvents,
-    PredictRequest,
-    PredictResponse,
-    UnitEvents,
-    read_options,
-    refuse_options,
-    request_type,
-)
 from spikeserve.service.inference.scheduling.query import FEW_VALUES, RECORDED, AnswerField, Query, RunOptions
 
 MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
@@ -104,7 +94,7 @@ class NativeCodec:
     def envelope(self, time_steps: int) -> tuple[bytes, bytes]:
         """Return the JSON of an answer before and after its predictions."""
         task = self.model.spec
-        response: PredictResponse = {
+        response: schemas.PredictResponse = {
             "model": self.model.name,
             "version": self.model.version,
             "engine": self.model.engine.name,
@@ -144,7 +134,7 @@ class NativeCodec:
 
         The URL's query has its options. All is within the model's limits.
         """
-        asked, limits = read_options(self.query), self.model.limits
+        asked, limits = schemas.read_options(self.query), self.model.limits
         if asked.time_steps is not None:
             limits.check_steps(asked.time_steps, "time_steps")
         content = sent(form, body, self.model, asked.time_steps)
@@ -153,7 +143,9 @@ class NativeCodec:
             return None
         return Query(content.make(), options, size)
 
-    def _options(self, asked: PredictRequest[Any] | Options, samples: int, time_steps: int) -> tuple[RunOptions, int]:
+    def _options(
+        self, asked: schemas.PredictRequest[Any] | schemas.Options, samples: int, time_steps: int
+    ) -> tuple[RunOptions, int]:
         """Return the options of a run and the most bytes of its answer, once all is within the model's limits."""
         if asked.stop is not None:
             self.model.check_stop(asked.stop, time_steps)
@@ -163,26 +155,28 @@ class NativeCodec:
         limits.check_answer(samples, size)
         return options, size
 
-    def validated(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], RunOptions, int]:
+    def validated(
+        self, body: bytes, inputs: FloatArray | None = None
+    ) -> tuple[schemas.PredictRequest[Any], RunOptions, int]:
         """Validate a body; return it with its options and the most bytes of its answer, all within the limits.
 
         `inputs` were cut out of the body, if given, and take the place of its own.
         """
         if self.query:
-            refuse_options(self.query)
-        kind = request_type(self.model.spec)
+            schemas.refuse_options(self.query)
+        kind = schemas.request_type(self.model.spec)
         try:
             request = read_json(body, kind, 2 * (MAX_STRINGS + EVENT_FIELDS * self.model.limits.samples))
         except ValidationError as error:
-            raise InvalidInput(first_error(error, fields=_names(kind), hidden=TAGS)) from error
+            raise InvalidInput(first_error(error, fields=_names(kind), hidden=schemas.TAGS)) from error
         if inputs is not None:
             request = request.model_copy(update={"inputs": inputs})
         return request, *self._options(request, len(request.inputs), self._time_steps(request))
 
-    def _query(self, request: PredictRequest[Any], options: RunOptions, size: int) -> Query:
+    def _query(self, request: schemas.PredictRequest[Any], options: RunOptions, size: int) -> Query:
         return Query(to_samples(request.inputs, self.model.spec, options.time_steps), options, size)
 
-    def _time_steps(self, request: PredictRequest[Any]) -> int:
+    def _time_steps(self, request: schemas.PredictRequest[Any]) -> int:
         """Return the request's time steps, or else those that its first sample lists, or those of training."""
         task, limits = self.model.spec, self.model.limits
         if request.time_steps is not None:
@@ -196,7 +190,7 @@ class NativeCodec:
         return task.time_steps
 
 
-def _names(model: type[PredictRequest[Any]]) -> str:
+def _names(model: type[schemas.PredictRequest[Any]]) -> str:
     names = [field.alias or name for name, field in model.model_fields.items()]
     return ", ".join(sorted(names, key=lambda name: name != "inputs"))
 
@@ -223,10 +217,10 @@ def to_samples(samples: Sequence[Any], task: Spec, time_steps: int) -> FloatArra
     return rasters
 
 
-def _events(sample: UnitEvents | PixelEvents | list[Any], task: Spec, where: str) -> Events:
+def _events(sample: schemas.UnitEvents | schemas.PixelEvents | list[Any], task: Spec, where: str) -> Events:
     if isinstance(sample, list):
         return Events([], [])
-    if isinstance(sample, UnitEvents):
+    if isinstance(sample, schemas.UnitEvents):
         return Events(sample.t, sample.unit)
     channels, height, width = task.input.shape
     places = []

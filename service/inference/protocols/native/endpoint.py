@@ -14,23 +14,13 @@ from spikeserve.service.inference.decoding.media import JSON, MAGIC
 from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.render import predictions
-from spikeserve.service.inference.scheduling.frames import (
-    OF_EVENTS,
-    Content,
-    DecodedBody,
-    Frame,
-    Group,
-    HttpEndpoint,
-    Results,
-    Span,
-    Write,
-)
+from spikeserve.service.inference.scheduling import frames
 
 MAX_READERS = 16  # of events that a form has, each for other steps
 NPY_BEGIN = MAGIC + b"\x01\x00"
 
 
-class NativeEndpoint(HttpEndpoint):
+class NativeEndpoint(frames.HttpEndpoint):
     """The ordinary bodies of one media type for one model, and their answers; `reader_of` makes the reader of steps."""
 
     invalid = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -43,14 +33,14 @@ class NativeEndpoint(HttpEndpoint):
         self.codec = NativeCodec(self.model, kind=kind or None)
         self.counts: dict[int, range] = {}  # of samples that a request may have, by its time steps
 
-    def span(self, body: bytes) -> Span | None:
+    def span(self, body: bytes) -> frames.Span | None:
         """Return where the numbers of a body are: behind a .npy's header, else its first array.
 
         An array of events ends with the last object in the body.
         """
         if body.startswith(NPY_BEGIN) and self.kind != JSON:
             start = len(NPY_BEGIN) + 2 + int.from_bytes(body[len(NPY_BEGIN) :][:2], "little")
-            return Span(start, len(body), 0) if start < len(body) else None
+            return frames.Span(start, len(body), 0) if start < len(body) else None
         start = body.find(b"[") if self.kind in (JSON, b"") else -1
         if not self.events:
             return self.array_at(body, start)
@@ -58,32 +48,32 @@ class NativeEndpoint(HttpEndpoint):
         stop = body.find(b"]", last)
         if not 0 <= start < last < stop or not body[start + 1 : last].lstrip().startswith(b"{"):
             return None
-        return Span(start, stop + 1, OF_EVENTS)
+        return frames.Span(start, stop + 1, frames.OF_EVENTS)
 
-    def decode(self, body: bytes) -> DecodedBody | None:
+    def decode(self, body: bytes) -> frames.DecodedBody | None:
         """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
         query = self.codec.decode_small(body)
         if query is None or query.options.returned:
             return None
         steps, samples, size = query.options.time_steps, len(query.samples), self.model.limits.answer.native
-        group = Group.of(self.model, self.reader_of(steps), query.options)
+        group = frames.Group.of(self.model, self.reader_of(steps), query.options)
         counts = self.counts.get(steps)
         if counts is None:
             rows = range(1, len(group.reader.rows) + 1)
             counts = self.counts[steps] = rows[: sum(group.is_short(n, size(n, steps)) for n in rows)]
-        frame = Frame(group, counts, self.writer(steps))
+        frame = frames.Frame(group, counts, self.writer(steps))
         if not body.startswith(MAGIC):
-            return DecodedBody(frame, query.samples, is_plain=True)
+            return frames.DecodedBody(frame, query.samples, is_plain=True)
         header = header_of(body)
         frame = frame._replace(counts=counts[samples - 1 : samples], dtype=header.dtype)
-        return DecodedBody(frame, query.samples, is_plain=not header.by_columns)
+        return frames.DecodedBody(frame, query.samples, is_plain=not header.by_columns)
 
-    def writer(self, steps: int) -> Write:
+    def writer(self, steps: int) -> frames.Write:
         """Make the function that writes an answer."""
         head, tail = self.codec.envelope(steps)
 
-        def write(results: Results, own: slice) -> Content:
+        def write(results: frames.Results, own: slice) -> frames.Content:
             made = results.once(predictions)[own]
-            return Content(b"%b%b%b" % (head, to_json(made, inf_nan_mode="null"), tail))
+            return frames.Content(b"%b%b%b" % (head, to_json(made, inf_nan_mode="null"), tail))
 
         return write

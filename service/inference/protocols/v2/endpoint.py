@@ -11,23 +11,14 @@ from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
 from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Datatype, to_bytes
-from spikeserve.service.inference.scheduling.frames import (
-    Content,
-    DecodedBody,
-    Frame,
-    Group,
-    HttpEndpoint,
-    Results,
-    Span,
-    Write,
-)
+from spikeserve.service.inference.scheduling import frames
 from spikeserve.service.inference.sessions.blob import Blobs
 
 BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 DATATYPES = (Datatype.FP32, Datatype.FP64)
 
 
-def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: Write) -> Frame | None:
+def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: frames.Write) -> frames.Frame | None:
     """Return the frame of requests that differ from this one in their values only; None where they are not ordinary.
 
     Those are that ask for more than plain outputs, are of a sequence, have a time of their own, or are long.
@@ -36,11 +27,13 @@ def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: Write
     plain = all(each.classes is None and (options.stop or each.output is not STEPS_USED) for each in query.outputs)
     if not plain or query.sequence is not None or query.timeout is not None or samples > len(reader.rows):
         return None
-    group = Group.of(model, reader, options)
-    return Frame(group, range(samples, samples + 1), write) if group.is_short(samples, query.answer_bytes) else None
+    group = frames.Group.of(model, reader, options)
+    if not group.is_short(samples, query.answer_bytes):
+        return None
+    return frames.Frame(group, range(samples, samples + 1), write)
 
 
-class InferEndpoint(HttpEndpoint):
+class InferEndpoint(frames.HttpEndpoint):
     """The ordinary bodies for one model, of at most as many samples as `reader` has rows, and their answers.
 
     `blobs` reads no state here.
@@ -53,14 +46,14 @@ class InferEndpoint(HttpEndpoint):
         self.reader = reader
         self.blobs = blobs
 
-    def span(self, body: bytes) -> Span | None:
+    def span(self, body: bytes) -> frames.Span | None:
         """Return the bytes behind the JSON, or the array after the last name `data`."""
         if self.extras.json_bytes:
-            return Span(self.extras.json_bytes, len(body), 0)
+            return frames.Span(self.extras.json_bytes, len(body), 0)
         name = body.rfind(b'"data"')
         return None if name < 0 else self.array_at(body, body.find(b"[", name))
 
-    def decode(self, body: bytes) -> DecodedBody | None:
+    def decode(self, body: bytes) -> frames.DecodedBody | None:
         """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
         json_bytes = self.extras.json_bytes
         query = decode(body, str(json_bytes) if json_bytes else None, self.model, self.blobs)
@@ -68,11 +61,11 @@ class InferEndpoint(HttpEndpoint):
         if frame is None:
             return None
         if json_bytes:
-            return DecodedBody(frame._replace(dtype=DTYPES[query.datatype]), query.samples, is_plain=True)
+            return frames.DecodedBody(frame._replace(dtype=DTYPES[query.datatype]), query.samples, is_plain=True)
         is_once = body.count(b'"data"') == 1 and b"\\" not in body  # the name of the values, however JSON writes it
-        return DecodedBody(frame, query.samples, is_once and query.datatype in DATATYPES)
+        return frames.DecodedBody(frame, query.samples, is_once and query.datatype in DATATYPES)
 
-    def _writer(self, query: InferQuery) -> Write:
+    def _writer(self, query: InferQuery) -> frames.Write:
         """Make the function that writes an answer."""
         outputs = [(requested.output, requested.binary) for requested in query.outputs]
         tensors: list[ResultTensor] = []
@@ -94,7 +87,7 @@ class InferEndpoint(HttpEndpoint):
         text = text.replace(b'"data":[]', b'"data":[%b]').replace(b'"binary_data_size":0', b'"binary_data_size":%d')
         as_bytes = any(binary for _, binary in outputs)
 
-        def write(results: Results, own: slice) -> Content:
+        def write(results: frames.Results, own: slice) -> frames.Content:
             blobs: list[bytes] = []
             parts: list[bytes | int] = []
             for output, binary in outputs:
@@ -104,6 +97,7 @@ class InferEndpoint(HttpEndpoint):
                 else:
                     parts.append(b",".join(results.once(output.texts)[own]))
             header = text % tuple(parts)
-            return Content(header + b"".join(blobs), BYTES_LINES % len(header)) if as_bytes else Content(header)
+            content = header + b"".join(blobs)
+            return frames.Content(content, BYTES_LINES % len(header)) if as_bytes else frames.Content(content)
 
         return write
