@@ -143,7 +143,9 @@ class Call:
         index, offset, sample_stride, step_stride = NO_INDEX, NO_STEPS, 0, 0
         places = plan.slots[0].places
         if isinstance(inputs, EventInputs):
-            index = inputs.unit if plan.slots[0].is_flat else places[inputs.unit]
+            index = (
+                inputs.unit if plan.slots[0].is_flat else places[np.append(inputs.unit, np.int32(0))]
+            )  # as one may be read
             values, offset = inputs.value, inputs.offset
         else:
             values, sample_stride = np.ascontiguousarray(inputs.steps).reshape(-1), places.size
@@ -157,7 +159,7 @@ class Call:
             plan.rows, room.signals, room.run, first, end, group, self.steps, looks, ends, worth,
             NO_STOP if self.stop is None else self.stop.flag, self.begun, self.results, self.counts, self.reads,
             self.readout, floats, self.states, self.taken, values, index, offset, sample_stride, step_stride,
-            room.arena, room.floats, self.keeps_membranes,
+            room.arena, room.floats, self.keeps_membranes, bool(self.rasters),
         )  # fmt: skip
         while reason != ENDED:
             arenas.append(self.attend(reason, room.run[0]))

@@ -13,21 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.compiled import borrowing, inlined, inner
-from spikeserve.models.engines.event.connections import BUSY, GATHER, INTEGERS, NARROW, PANEL, PASS, SCATTER, SPARSE
+from spikeserve.models.engines.event.connections import BUSY, GATHER, INTEGERS, NARROW, PANEL, PASS, SPARSE
 from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import (
-    ACROSS,
     BYTE_PANEL,
     LANES,
-    LINES,
     TILE_ROWS,
     add_block,
     add_block_doubles,
     add_block_integers,
     add_block_integers_in_doubles,
     add_block_values,
-    add_lines,
-    add_lines_of_integers,
     copy,
     gather_exact_values,
     gather_floats_in_doubles,
@@ -40,13 +36,11 @@ from spikeserve.models.engines.event.vectors import (
     multiply_panel,
     to_floats,
 )
-from spikeserve.models.engines.processor import WIDE
 
 Array = NDArray[Any]
 
 ONE = np.float32(1)  # where an intrinsic scales nothing; in place of values that it does not read, `base` is passed
 LINE = 16  # floats of a cache line
-ROOM = 7 * LANES  # floats that `convolve_bytes` needs besides one a position, and two an event or four with a value
 BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at once: half of an L2 cache
 
 
@@ -81,17 +75,6 @@ def gather_bytes(
     """Write the sums of a panel of narrow weights, which begins at j, into sums[s:]; see `narrow_code.gathering`."""
     call(
         feed.adder, sums, s, base, j, base, size + j, feed.weight, units * j // 4, width, index, 0, value, 0, k0, k1,
-        np.float32(feed.grid),
-    )  # fmt: skip
-
-
-@borrowing
-def convolve_bytes(
-    sums: Array, s: int, feed: Any, base: Array, index: Array, value: Array, k0: int, k1: int, room: Array
-) -> None:
-    """Write the sums of narrow weights into sums[s:]; see `narrow_code.convolving`, and for the room `ROOM`."""
-    call(
-        feed.adder, sums, s, base, 0, base, feed.weight_step, feed.weight, 0, index, 0, value, 0, k0, k1 - k0, room, 0,
         np.float32(feed.grid),
     )  # fmt: skip
 
@@ -163,21 +146,8 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
                 end += 1
         for _ in range(blocks):
             if end - first > 1:
-                row_at, at, left = o, w - place * unit, lines
-                while WIDE and left >= LINES and vectors % ACROSS == 0 and not value.size:
-                    for j in range(0, vectors * LANES, ACROSS * LANES):
-                        if integers:
-                            add_lines_of_integers(
-                                row, row_at + j, weight, at + j, unit, index, first, end, output_step, weight_step
-                            )
-                        else:
-                            add_lines(
-                                row, row_at + j, weight, at + j, unit, index, first, end, output_step, weight_step
-                            )
-                    row_at += LINES * output_step
-                    at += LINES * weight_step
-                    left -= LINES
-                for _ in range(left):
+                row_at, at = o, w - place * unit
+                for _ in range(lines):
                     if integers:
                         gather_integers(
                             row, row_at, row, row_at, weight, at, vectors * LANES, unit, index, value, first, end, ONE
@@ -308,10 +278,6 @@ def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, r
         if feed.summed == NARROW:
             if spikes.size:
                 place, value = spikes, value[:0]
-            if feed.kind == SCATTER:
-                room = np.empty(feed.fan_in + 4 * place.size + ROOM, np.float32)
-                convolve_bytes(sums, s, feed, base, place, value, none, place.size, room)
-                continue
             for j in range(0, size, BYTE_PANEL):
                 width = min(BYTE_PANEL, size - j)
                 gather_bytes(sums, s + j, feed, base, j, width, size, units, place, value, none, place.size)
@@ -352,12 +318,10 @@ def connect(sums: Array, feed: Any, size: int, events: Any, first: int, rows: in
     Rows that are `busy` go by `multiply`, which takes them in `spikes`, see `room_for_spikes`.
     """
     index, value, offset = events.index, events.value, events.offset
-    integers, grid, none = feed.summed == INTEGERS, np.float32(feed.grid), np.int64(0)
+    integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
     if feed.kind != GATHER:  # whose rows are made one at a time
         k0, k1 = offset[first], offset[first + 1]
-        if feed.summed == NARROW:
-            convolve_bytes(sums, none, feed, base, index, value, k0, k1, spikes)
-        elif feed.kind == PASS:
+        if feed.kind == PASS:
             sums[:size] = 0.0
             for k in range(k0, k1):
                 sums[index[k]] = value[k] if value.size else np.float32(1.0)
@@ -406,19 +370,8 @@ def busy(feed: Any, events: Any, first: int, rows: int) -> bool:
 
 
 @inlined
-def most_events(events: Any) -> int:
-    """Return how many events a row has at most."""
-    most = 0
-    for row in range(events.offset.size - 1):
-        most = max(most, events.offset[row + 1] - events.offset[row])
-    return most
-
-
-@inlined
 def room_for_spikes(feed: Any, events: Any, rows: int, at_once: int) -> Array:
     """Make the array that `connect` takes as `spikes` for `at_once` of the rows at a time; it is often empty."""
-    if feed.summed == NARROW and feed.kind == SCATTER:
-        return aligned_floats(feed.fan_in + 2 * most_events(events) + ROOM)
     for first in range(0, rows, at_once):
         if busy(feed, events, first, min(at_once, rows - first)):
             return aligned_floats(-(-at_once // TILE_ROWS) * TILE_ROWS * feed.fan_in)

@@ -202,19 +202,18 @@ def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> N
 
 
 @inlined
-def count_operations(
-    index: Array, offset: Array, steps: int, cost: Array, totals: Array, samples: int, width: int
-) -> None:
-    """Add what each sample's events cost to totals[sample * width]: cost[index], or all cost[0] if it has no more."""
-    for sample in range(samples):
+def count_operations(node: Any, run: Any, events: Any, steps: int) -> None:
+    """Add what events cost to their samples' operations: each as the cost at its place says, or all alike."""
+    cost, totals, offset = longs_at(node.cost, node.cost_count), longs_at(run.results, EVERYTHING), events.offset
+    for sample in range(run.samples):
         first, end = offset[sample * steps], offset[(sample + 1) * steps]
         total = 0
         if cost.size == 1:
             total = (end - first) * cost[0]
         else:
             for k in range(first, end):
-                total += cost[index[k]]
-        totals[sample * width] += total
+                total += cost[events.index[k]]
+        totals[sample * run.width] += total
 
 
 @kernel

@@ -1,33 +1,29 @@
 """Narrow weights, of few bits times a power of two for each output, as the tables of sums that are added up as bytes.
 
-`narrow_code` says how, and makes the functions. A Linear's weights, or a recurrent layer's, are panels of registers. A
-convolution's are rows of registers, one for each input that a tile of neighbouring outputs reads. The events under one
-line of its kernel are neighbours in the order of positions.
+`narrow_code` says how, and makes the functions. They are the weights of a Linear, or of a recurrent layer, as panels of
+registers.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.engines.event.connections import AT_ONCE, GATHER, NARROW, NOTHING, SCATTER, as_integers
+from spikeserve.models.engines.event.connections import AT_ONCE, GATHER, NARROW, NOTHING, as_integers
 from spikeserve.models.engines.event.layouts import Layout, aligned, padded
-from spikeserve.models.engines.event.narrow_code import Convolution, convolving, gathering
+from spikeserve.models.engines.event.narrow_code import gathering
 from spikeserve.models.engines.event.native import Native
 from spikeserve.models.engines.event.table import Feed, Ints
 from spikeserve.models.engines.event.vectors import BYTE_PANEL, BYTES, LANES
 from spikeserve.models.spec.narrow import Narrow, narrow_of
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.models.spec.nodes import ONE_ROW, Conv
 from spikeserve.models.spec.sums import Sum, Summation, lowest_bit
 
 MOST_COUNTED = 4.0  # the largest input of such a sum: so many rows of bytes take as long as one of floats
 GROUPS = (16, 8, 4, 2, 1)  # rows that may be added as bytes
 MOST_SHIFT = 30  # of weights that are all 0, whose exponent means nothing
-TILE = 128  # outputs of a convolution that are added up together, about: with fewer, mispredicted branches cost most
 FASTER = 4  # four bytes are added in the time of a float
 
 
@@ -35,28 +31,25 @@ class ByteSum(NamedTuple):
     """A sum whose `weight`, registers of bytes, the function `code` adds to `base` (rows + 1, size).
 
     Rows of the base are biases, as multiples of `grid`; the last one has by how many bits each output's weights are
-    shifted. A sum's `shape` is that of its convolution, if it is one.
+    shifted.
     """
 
     weight: FloatArray
     base: FloatArray
     grid: float
     code: Native
-    shape: Convolution | None = None
 
     def feed(self, inputs: int, outputs: int) -> Feed:
         """Return the feed of a connection from so many inputs to so many places."""
-        fed = NOTHING._replace(
-            weight=self.weight, summed=NARROW, grid=self.grid, most=MOST_COUNTED, adder=self.code.address
-        )
-        if self.shape is None:
-            return fed._replace(kind=GATHER, fan_in=inputs, fan_out=outputs / FASTER)
-        taps = math.prod(self.shape.extent) / math.prod(self.shape.stride)
-        return fed._replace(
-            kind=SCATTER,
-            fan_in=self.shape.positions,
-            fan_out=taps * self.shape.depth / FASTER,
-            weight_step=self.shape.registers * BYTES,
+        return NOTHING._replace(
+            kind=GATHER,
+            weight=self.weight,
+            summed=NARROW,
+            grid=self.grid,
+            most=MOST_COUNTED,
+            adder=self.code.address,
+            fan_in=inputs,
+            fan_out=outputs / FASTER,
         )
 
 
@@ -77,41 +70,6 @@ def byte_sum(
     grid = _grid(rule, weight, biases)
     shifts[layout.places] = _shifts(narrow, grid)
     return ByteSum(_registers(rows, group), _base(biases, shifts, grid), grid, gathering(group))
-
-
-def byte_convolution(
-    rule: Sum, node: Conv, weight: FloatArray, bias: FloatArray, arriving: Layout, leaving: Layout
-) -> ByteSum | None:
-    """Return the sum of a convolution with so much `bias` (outputs,) if it can be added up as bytes."""
-    down, across = (ONE_ROW, *node.spread(arriving.shape))[-2:]
-    simple = node.groups == abs(down.hop) == abs(across.hop) == 1
-    narrow = _narrow(rule, weight) if simple and leaving.channels <= BYTE_PANEL else None
-    if narrow is None:
-        return None
-    group, (lines, columns), depth = _group(narrow), leaving.image, leaving.channels
-    values = narrow.values.reshape(*weight.shape[:2], down.taps, across.taps)
-    shape = Convolution(
-        image=arriving.image,
-        channels=arriving.channels,
-        lines=lines,
-        columns=columns,
-        depth=depth,
-        extent=(down.taps, across.taps),
-        stride=(down.every, across.every),
-        before=(down.shift, across.shift),
-        tile=min(columns, max(1, TILE // depth)),
-    )
-    width = shape.registers * BYTES
-    rows = np.zeros((down.taps, shape.span, arriving.channels, width), np.int8)
-    biases, shifts = np.zeros(width, np.float32), np.zeros(width, np.int64)
-    grid = _grid(rule, weight, bias)
-    for column in range(shape.tile):
-        here = slice(column * depth, column * depth + len(values))
-        first = column * across.every
-        rows[:, first : first + across.taps, : values.shape[1], here] = values.transpose(2, 3, 1, 0)
-        biases[here], shifts[here] = bias, _shifts(narrow, grid)
-    registers = _registers(rows.reshape(-1, width), group)
-    return ByteSum(registers, _base(biases, shifts, grid), grid, convolving(group, shape), shape)
 
 
 def _narrow(rule: Sum, weight: FloatArray) -> Narrow | None:

@@ -13,16 +13,13 @@ exponent is above that of the grid, and added to the bias, as other sums of inte
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
 
 from spikeserve.models.engines.event.native import Native, native
-from spikeserve.models.engines.event.vectors import BYTES, FLOAT_BYTES, LANES, Code
+from spikeserve.models.engines.event.vectors import BYTES, LANES, Code
 from spikeserve.models.engines.processor import WIDE
 
 FLUSH = 256  # groups whose sums, of at most 127 each, fit 16 bits
@@ -34,40 +31,6 @@ _BYTES, _SHORTS = ir.VectorType(_I8, BYTES), ir.VectorType(_I16, BYTES // 2)
 _INTEGERS, _DOUBLES = ir.VectorType(_I32, LANES), ir.VectorType(_F64, LANES)
 
 
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution of `image` (height, width) and `channels` to `lines` of outputs, of so many `columns` each.
-
-    A kernel of `extent` moves by `stride` over the image with so much padding `before` it. A register row has the
-    outputs of `tile` neighbouring columns, `depth` places each, and reads `span` columns of the image.
-    """
-
-    image: tuple[int, int]
-    channels: int
-    lines: int
-    columns: int
-    depth: int
-    extent: tuple[int, int]
-    stride: tuple[int, int]
-    before: tuple[int, int]
-    tile: int
-
-    @property
-    def span(self) -> int:
-        """How many columns of the image a tile reads."""
-        return (self.tile - 1) * self.stride[1] + self.extent[1]
-
-    @property
-    def positions(self) -> int:
-        """How many positions the image has."""
-        return math.prod(self.image)
-
-    @property
-    def registers(self) -> int:
-        """How many registers a tile's weights of one input fill."""
-        return -(-self.tile * self.depth // BYTES)
-
-
 @cache
 def gathering(group: int) -> Native:
     """Make the function that adds up the rows of a panel, of which `group` are added as bytes.
@@ -77,16 +40,6 @@ def gathering(group: int) -> Native:
     """
     arguments = [*[_FLOATS] * 4, _I64, _PLACES, _FLOATS, _I64, _I64, _F32]
     return native(("gathering", group), arguments, partial(_write_gathering, group))
-
-
-def convolving(group: int, shape: Convolution) -> Native:
-    """Make the function that adds up a convolution.
-
-    (sums, base, shifts, weight, index, value, first_event, count, room, grid): the outputs go to sums, one line after
-    the other. There are `count` events, in any order; for `room` see `currents.ROOM`.
-    """
-    arguments = [*[_FLOATS] * 4, _PLACES, _FLOATS, _I64, _I64, _FLOATS, _F32]
-    return native((group, shape), arguments, partial(_write_convolving, group, shape))
 
 
 def _write_gathering(group: int, builder: Any, arguments: Any) -> None:
@@ -109,151 +62,6 @@ def _write_gathering(group: int, builder: Any, arguments: Any) -> None:
         with values:
             adder.code.parts(width, (1,), add_values, BYTES)
     builder.ret(_I64(0))
-
-
-def _write_convolving(group: int, shape: Convolution, builder: Any, arguments: Any) -> None:
-    sums, base, shifts, weight, index, value, first_event, count, room, grid = arguments
-    adder = _Adder(builder, group, (sums, base, shifts, index, value, grid), _I64(shape.registers * BYTES))
-    weight, none, code = builder.bitcast(weight, _I8.as_pointer()), _I64(0), adder.code
-    index, row = builder.gep(index, [first_event]), shape.columns * shape.depth
-    starts = builder.bitcast(room, _PLACES)
-    places = builder.gep(starts, [_I64(shape.positions + 1 + LANES)])
-    taken = builder.gep(places, [builder.add(count, _I64(LANES))])
-    values = builder.bitcast(builder.gep(taken, [builder.add(count, _I64(2 * LANES))]), _FLOATS)
-    taken_values = builder.gep(values, [builder.add(count, _I64(LANES))])
-
-    def least(first: Any, other: Any) -> Any:
-        return builder.select(builder.icmp_signed("<", first, other), first, other)
-
-    def most(first: Any, other: Any) -> Any:
-        return builder.select(builder.icmp_signed(">", first, other), first, other)
-
-    def taken_by(line: Any, column: Any, valued: bool) -> Any:
-        """List the rows of weights that a tile's events meet, and their values, and return how many there are."""
-        top = builder.sub(builder.mul(line, _I64(shape.stride[0])), _I64(shape.before[0]))
-        left = builder.sub(builder.mul(column, _I64(shape.stride[1])), _I64(shape.before[1]))
-        begin = least(most(left, none), _I64(shape.image[1]))
-        over = most(least(builder.add(left, _I64(shape.span)), _I64(shape.image[1])), begin)
-
-        def take_line(down: Any, count: list[Any]) -> list[Any]:
-            at = builder.mul(builder.add(top, down), _I64(shape.image[1]))
-            k0, k1 = (_load(builder, starts, builder.add(at, x)) for x in (begin, over))
-            rows = builder.sub(builder.mul(down, _I64(shape.span)), builder.add(at, left))
-            rows = builder.trunc(builder.mul(rows, _I64(shape.channels)), _I32)
-            integers, more = code.of(_INTEGERS), builder.sub(k1, k0)
-            shift = integers.splat(rows)
-
-            def take(vector: Any, _: list[Any]) -> list[Any]:
-                here = builder.mul(vector, _I64(LANES))
-                source, to = builder.add(k0, here), builder.add(count[0], here)
-                integers.store(builder.add(integers.load(places, source), shift), taken, to)
-                if valued:
-                    code.store(code.load(values, source), taken_values, to)
-                return []
-
-            # One vector always, without a branch that no processor could foresee; its end is overwritten.
-            code.loop(none, most(builder.sdiv(builder.add(more, _I64(LANES - 1)), _I64(LANES)), _I64(1)), [], take)
-            return [builder.add(count[0], more)]
-
-        ends = least(_I64(shape.extent[0]), builder.sub(_I64(shape.image[0]), top))
-        return code.loop(most(none, builder.neg(top)), ends, [none], take_line)[0]
-
-    def write(valued: bool) -> None:
-        list_positions(code, shape, starts, index, builder.gep(value, [first_event]), count, places, values, valued)
-        adder.index, adder.value = taken, taken_values
-
-        def write_tile(line: Any, tile: Any) -> list[Any]:
-            column = least(builder.mul(tile, _I64(shape.tile)), _I64(shape.columns - shape.tile))
-            at, events = (
-                builder.add(builder.mul(line, _I64(row)), builder.mul(column, _I64(shape.depth))),
-                taken_by(line, column, valued),
-            )
-            totals_of_tile, at_once = list[Any](), shape.registers if WIDE and not valued else 1
-            for place in (_I64(register * BYTES) for register in range(0, shape.registers, at_once)):
-                here = builder.gep(weight, [place])
-                if valued:
-                    totals = adder.valued(adder.start_at(place, 1), here, place, none, events)
-                    totals_of_tile += adder.from_doubles(totals)
-                else:
-                    totals = adder.flushed(adder.base_at(place, at_once), here, place, none, events)
-                    totals_of_tile += adder.in_floats(totals)
-            for number, vector in enumerate(totals_of_tile[: -(-shape.tile * shape.depth // LANES)]):
-                code.store(vector, sums, at, number)
-            return []
-
-        def write_line(line: Any, _: list[Any]) -> list[Any]:
-            code.loop(none, _I64(-(-shape.columns // shape.tile)), [], lambda tile, _: write_tile(line, tile))
-            return []
-
-        code.loop(none, _I64(shape.lines), [], write_line)
-
-    with builder.if_else(adder.all_are_spikes()) as (spikes, otherwise):
-        with spikes:
-            write(valued=False)
-        with otherwise:
-            write(valued=True)
-    if shape.lines * row % LANES:  # the row's padding
-        rest = ir.Constant(ir.VectorType(_F32, LANES // 2), [0.0] * (LANES // 2))
-        code.store(rest, sums, _I64(shape.lines * row))
-    builder.ret(none)
-
-
-def list_positions(
-    code: Code, shape: Convolution, starts: Any, index: Any, value: Any, count: Any, places: Any, values: Any,
-    valued: bool,
-) -> None:  # fmt: skip
-    """Write which is the first event at each position, and the events in the order of their positions."""
-    builder, none, one = code.builder, _I64(0), _I64(1)
-
-    def position_of(k: Any) -> Any:
-        return builder.udiv(_load(builder, index, k), _I64(shape.channels))
-
-    def put(at: Any, number: Any) -> None:
-        builder.store(builder.trunc(number, _I32), builder.gep(starts, [at]))
-
-    def clear(vector: Any, _: list[Any]) -> list[Any]:
-        code.store(_constant(0, _INTEGERS), starts, builder.mul(vector, _I64(LANES)))
-        return []
-
-    def count_event(k: Any, counts: list[Any]) -> list[Any]:
-        before, ordered = counts
-        position = position_of(k)
-        behind = builder.add(position, one)
-        put(behind, builder.add(_load(builder, starts, behind), one))
-        return [position, builder.and_(ordered, builder.icmp_signed(">=", position, before))]
-
-    def add_up(position: Any, totals: list[Any]) -> list[Any]:
-        total = builder.add(totals[0], _load(builder, starts, position))
-        put(position, total)
-        return [total]
-
-    code.loop(none, _I64(-(-(shape.positions + 1) // LANES)), [], clear)
-    _, ordered = code.loop(none, count, [none, ir.IntType(1)(1)], count_event)
-    code.loop(one, _I64(shape.positions + 1), [none], add_up)
-
-    def place(k: Any, _: list[Any]) -> list[Any]:
-        position = position_of(k)
-        to = _load(builder, starts, position)
-        builder.store(builder.load(builder.gep(index, [k])), builder.gep(places, [to]))
-        if valued:
-            builder.store(builder.load(builder.gep(value, [k])), builder.gep(values, [to]))
-        put(position, builder.add(to, one))
-        return []
-
-    def move_back(number: Any, _: list[Any]) -> list[Any]:  # as each start was moved to the next one's
-        at = builder.sub(_I64(shape.positions), number)
-        put(at, _load(builder, starts, builder.sub(at, one)))
-        return []
-
-    with builder.if_else(ordered) as (sorted_already, otherwise):
-        with sorted_already:
-            cgutils.raw_memcpy(builder, places, index, count, _I64(FLOAT_BYTES))
-            if valued:
-                cgutils.raw_memcpy(builder, values, value, count, _I64(FLOAT_BYTES))
-        with otherwise:
-            code.loop(none, count, [], place)
-            code.loop(none, _I64(shape.positions), [], move_back)
-            put(none, none)
 
 
 def _load(builder: Any, array: Any, at: Any) -> Any:

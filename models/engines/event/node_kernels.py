@@ -35,6 +35,7 @@ from spikeserve.models.engines.event.event_kernels import (
     pool_rows_of_events,
     scale_events,
 )
+from spikeserve.models.engines.event.line_kernels import copy_spikes, spikes_to_copy
 from spikeserve.models.engines.event.native import address_of, call_node, records_of
 from spikeserve.models.engines.event.table import (
     COUNT,
@@ -49,6 +50,7 @@ from spikeserve.models.engines.event.table import (
     NEEDS_EVENTS,
     NEEDS_ROOM,
     NEEDS_ROWS,
+    POOLED,
     STOPPED,
     Windows,
 )
@@ -67,6 +69,7 @@ from spikeserve.models.engines.event.views import (
     nodes_at,
     runs_at,
     signals_at,
+    words_at,
 )
 from spikeserve.models.engines.readout import MAX_SPIKES
 from spikeserve.models.engines.state import NO_SPIKE
@@ -224,9 +227,8 @@ def connect_later(table: int, row: int, run_at: int) -> int:
     node, run, source, target = records_of(table, row, run_at)
     if lacks_events(source):
         return NEEDS_EVENTS
-    events, results = events_of(source, run.samples), longs_at(run.results, EVERYTHING)
-    cost = longs_at(node.cost, node.cost_count)
-    count_operations(events.index, events.offset, source.steps, cost, results, run.samples, run.width)
+    if not node.line_only or source.value or source.steps != run.steps:
+        count_operations(node, run, events_of(source, run.samples), source.steps)
     target.steps, target.size, target.index, target.value = source.steps, node.size, source.index, source.value
     target.offset, target.rows, target.trace, target.feed = source.offset, 0, 0, row
     return 0
@@ -238,7 +240,17 @@ def fire(table: int, row: int, run_at: int) -> int:
     nodes, (node, run, source, target) = nodes_at(table, EVERYTHING), records_of(table, row, run_at)
     samples, steps, size = run.samples, run.steps, node.size
     rows, base_steps, kind, connection, base = samples * steps, np.int64(0), np.int64(NO_FEED), row, np.int64(0)
-    if source.steps == steps and is_pending(source) and not is_valued(nodes[source.feed], source):
+    copied, present_bytes = np.int64(-1), np.int64(0)
+    if node.line_code and source.steps == steps and is_pending(source):
+        if source.value or not node.line_sorted:
+            copied = spikes_to_copy(events_of(source, samples), node.line_most)
+        else:
+            copied = np.int64(0)
+        run.line_counts = np.int64(nodes[source.feed].line_only and not source.value)
+    by_lines = copied >= 0
+    if by_lines:
+        present_bytes = lines(signals_at(run.signals, EVERYTHING)[nodes[source.feed].source].size // 8 + 8)
+    elif source.steps == steps and is_pending(source) and not is_valued(nodes[source.feed], source):
         connection = source.feed
         kind, base = nodes[connection].kind, nodes[connection].bias
     elif source.steps == steps and source.feed < 0 and not source.rows:
@@ -250,23 +262,38 @@ def fire(table: int, row: int, run_at: int) -> int:
     run.connection, run.kind, run.base, run.base_steps = connection, kind, base, base_steps
     traced = node.traced or run.keeps_traces
     trace_bytes = lines(4 * rows * size) if traced else 0
-    trace_at = room_for_events(run, rows, rows * size, trace_bytes)
+    offset_bytes = lines(8 * (rows + 1))
+    copy_bytes = present_bytes + offset_bytes + lines(4 * (copied + LANES)) if copied > 0 else 0
+    trace_at = room_for_events(run, rows, rows * size, trace_bytes + copy_bytes)
     if not trace_at:
         return NEEDS_ROOM
+    if by_lines:
+        run.line_index, run.line_offset = source.index, source.offset
+        run.pooled = np.int64(node.line_pooled and not run.keeps_spikes)
+        if copied:
+            present_at = trace_at + trace_bytes
+            run.line_offset = present_at + present_bytes
+            run.line_index = run.line_offset + offset_bytes
+            copy_spikes(
+                events_of(source, samples), words_at(present_at, present_bytes // 8),
+                ints_at(run.line_index, copied + LANES), longs_at(run.line_offset, rows + 1),
+            )  # fmt: skip
     if node.fan_back and run.begun:
         results, last = longs_at(run.results, EVERYTHING), node.carried_at + node.states * size
         for sample in range(samples):
             carried = floats_at(carried_of(run, sample), EVERYTHING)
             for j in range(size):
                 results[sample * run.width] += node.fan_back * (carried[last + j] != 0.0)
-    at = trace_at + trace_bytes
+    at = trace_at + trace_bytes + copy_bytes
     run.trace, run.offset, run.index = trace_at if traced else 0, at, at + 8 * (rows + 1)
     run.value = run.index + 4 * (rows * size + LANES) if node.several else 0
-    reason = call_node(node.runner, table, row, run_at)
+    reason = call_node(node.line_runner if by_lines else node.runner, table, row, run_at)
     if reason:
         return reason
     settle(run, target, at, rows, rows * size, node.several != 0, steps, size)
     target.trace = run.trace
+    if by_lines and run.pooled:
+        target.feed = POOLED
     if not node.spiking:
         target.offset, target.rows = 0, trace_at
     return 0
@@ -276,6 +303,8 @@ def fire(table: int, row: int, run_at: int) -> int:
 def count_spikes(table: int, row: int, run_at: int) -> int:
     """Count a layer's spikes: of each sample, of each neuron that is read, and the operations of those that return."""
     node, run, _, signal = records_of(table, row, run_at)
+    if signal.feed == POOLED:  # which were counted as they fired
+        return 0
     samples, steps, width = run.samples, run.steps, run.width
     events, results = events_of(signal, samples), longs_at(run.results, EVERYTHING)
     counts = longs_at(run.counts, EVERYTHING)
@@ -308,6 +337,10 @@ def pool(table: int, row: int, run_at: int) -> int:
     """Pool events into events, or rows into rows."""
     node, run, source, target = records_of(table, row, run_at)
     rows, steps, size = run.samples * source.steps, source.steps, node.size
+    if source.feed == POOLED:
+        put_rows(target, 0, steps, size)
+        target.index, target.value, target.offset = source.index, source.value, source.offset
+        return 0
     windows = Windows(
         node.overlaps, int_rows_at(node.outputs, node.outputs_count, node.overlaps), node.channels,
         ints_at(node.first_input, node.first_input_count), ints_at(node.inputs, node.inputs_count),
@@ -684,7 +717,7 @@ def begin(
     nodes: Array, signals: Array, runs: Array, first: int, end: int, group: int, steps: int, looks: Array, ends: int,
     worth: float, stop: Array, begun: Array, results: Array, counts: Array, reads: Array, readout: Array,
     carried: Array, states: Array, taken: Array, values: Array, index: Array, offset: Array, sample_stride: int,
-    step_stride: int, arena: Array, room: Array, keeps_traces: bool,
+    step_stride: int, arena: Array, room: Array, keeps_traces: bool, keeps_spikes: bool,
 ) -> int:  # fmt: skip
     """Begin a run with an empty arena, and `proceed`; see `table.RUN`.
 
@@ -702,7 +735,8 @@ def begin(
     run.given_carried, run.floats, run.taken = address_of(carried), carried.shape[1], address_of(taken)
     run.given_values = address_of(values) if values.size else 0
     run.given_offset, run.given_index = address_of(offset) if offset.size else 0, address_of(index)
-    run.sample_stride, run.step_stride, run.keeps_traces = sample_stride, step_stride, keeps_traces
+    run.sample_stride, run.step_stride = sample_stride, step_stride
+    run.keeps_traces, run.keeps_spikes = keeps_traces, keeps_spikes
     run.arena, run.arena_count, run.room = address_of(arena), arena.size, address_of(room)
     run.largest = 0.0
     return proceed(nodes, run, address_of(runs))

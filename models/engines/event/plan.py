@@ -27,10 +27,12 @@ from spikeserve.models.engines.event.connections import (
     windows_of,
 )
 from spikeserve.models.engines.event.cores import ADDED, STEPPED
-from spikeserve.models.engines.event.currents import ROOM
 from spikeserve.models.engines.event.kernels import room_for, run_neurons
 from spikeserve.models.engines.event.layouts import Layout, aligned
-from spikeserve.models.engines.event.narrow import byte_convolution, byte_sum
+from spikeserve.models.engines.event.line_kernels import run_lines
+from spikeserve.models.engines.event.lines import lines_between, pooled_by
+from spikeserve.models.engines.event.lines_code import lines_of
+from spikeserve.models.engines.event.narrow import byte_sum
 from spikeserve.models.engines.event.native import Native
 from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
 from spikeserve.models.engines.fan_out import constant_nodes, fan_out, recurrent_fan_out
@@ -72,6 +74,7 @@ class Plan:
         self.carried, self._constant = CarriedLayout.of(network, layouts), constant_nodes(spec)
         self.slots, self.names = [layouts[INPUT]], list[str]()
         self.layers, self.columns = dict[str, tuple[int, Layout]](), dict[str, int]()
+        self.costs = dict[str, NDArray[np.int64]]()
         self.arrays: list[Any] = []  # what the table has the addresses of
         self.rows = np.zeros(3 * len(spec.nodes) + 4, table.NODE)  # a node has three rows at most
         at, self.room = {INPUT: 0}, 0
@@ -88,7 +91,7 @@ class Plan:
                 continue
             target = at[node.name] = self._slot(after)
             if isinstance(node, nodes.Neuron):
-                self._add_layer(node, network, sums[f"{node.name}.recurrent"], arriving, target)
+                self._add_layer(node, network, sums, arriving, target)
                 continue
             function, fields = self._planned(node, network, sums, before[0], after)
             self._add(node.name, function, arriving, target, **fields)
@@ -130,6 +133,7 @@ class Plan:
         if isinstance(node, nodes.Weighted):
             fields, code = _connection(node, network, sums[node.name], before, after)
             self.arrays.append(code)
+            self.costs[node.name] = fields["cost"]
             return node_kernels.connect_later, fields
         if isinstance(node, nodes.Pool):
             largest = isinstance(node, nodes.MaxPool)
@@ -152,7 +156,7 @@ class Plan:
             }
         raise TypeError(f"no native function for a {type(node).__name__}")
 
-    def _add_layer(self, node: nodes.Neuron, network: Network, rule: Sum, source: int, target: int) -> None:
+    def _add_layer(self, node: nodes.Neuron, network: Network, sums: Sums, source: int, target: int) -> None:
         program, layout, spiking = program_of(node), self.slots[target], isinstance(node, nodes.Spiking)
         values = {name: network.parameter(node, name) for name in program.parameters}
         arrays = frozenset(name for name, value in values.items() if value.ndim)
@@ -176,17 +180,44 @@ class Plan:
             spiking=spiking,
             several=isinstance(node, nodes.Spiking) and node.several,
             traced=not spiking or (read and self.spec.readout.of_membrane),
+            column=1 + len(self.columns),
             **fields,
-            **_recurrent(node, network, rule, layout),
+            **_recurrent(node, network, sums[f"{node.name}.recurrent"], layout),
+            **self._lines(node, network, sums, source, layout, arrays),
         )
         connection = self.rows[self.rows["target"] == source][0]
         units = self.slots[connection["source"]].size if connection["kind"] == GATHER else 0
-        listed = 0 if units else connection["fan_in"] + 2 * self.slots[connection["source"]].size + ROOM
-        self.layers[node.name], self.room = (target, layout), max(self.room, room_for(layout.size, units) + listed)
+        self.layers[node.name], self.room = (target, layout), max(self.room, room_for(layout.size, units))
         if spiking:
             self.columns[node.name] = 1 + len(self.columns)
             column = self.columns[node.name]
             self._add(node.name, node_kernels.count_spikes, source, target, column=column, read=read, **fields)
+
+    def _lines(
+        self, node: nodes.Neuron, network: Network, sums: Sums, source: int, layout: Layout, arrays: frozenset[str]
+    ) -> dict[str, Any]:
+        """Return the fields by which a layer runs line by line with a convolution before it; none if it cannot."""
+        spec, by_name = self.spec, {each.name: each for each in self.spec.nodes}
+        name, *others = spec.sources[node.name]
+        before, readers = by_name.get(name), [each for each in spec.nodes if node.name in spec.sources[each.name]]
+        if others or before is None:
+            return {}
+        is_read_once = len(readers) == 1 and node.name != spec.readout_node.name
+        pool = pooled_by(readers[0], layout.shape) if is_read_once else 1
+        connection = self.rows[np.flatnonzero(self.rows["target"] == source)[0]]
+        arriving = self.slots[connection["source"]]
+        made = lines_between(before, node, network, sums[name], arriving, layout, pool)
+        if made is None:
+            return {}
+        lines, tables = made
+        code = lines_of(lines, program_of(node), arrays, padded=layout.places.size < layout.size)
+        self.arrays.append(code)
+        self.room = max(self.room, lines.room(arriving.image[1], layout.image[1]))
+        connection["line_only"] = sum(name in each for each in spec.sources.values()) == 1
+        costs = np.resize(self.costs[name][:: lines.channels], math.prod(arriving.image))
+        fields = {"line_runner": run_lines.address, "line_code": code.address, "line_pooled": lines.pool > 1}
+        is_sorted = isinstance(by_name.get(spec.sources[name][0]), nodes.Spiking | nodes.Pool)
+        return {**fields, "line_cost": costs, "line_sorted": is_sorted, **tables}
 
 
 def _read(readout: Readout) -> dict[str, Any]:
@@ -253,8 +284,6 @@ def _connection(
     if linear and sparse is None:
         senders = np.arange(before.places.size, dtype=np.int32)
         packed = byte_sum(rule, network.tensors[name], row, senders, before.places.size, after)
-    elif isinstance(node, nodes.Conv):
-        packed = byte_convolution(rule, node, network.tensors[name], per_channel, before, after)
     if packed is not None:
         inputs = node.in_features if isinstance(node, nodes.Linear) else before.size
         tables = packed.feed(inputs, after.size)._asdict()

@@ -50,9 +50,6 @@ class Feed(NamedTuple):
     SPARSE: an event at a place adds its weights, first_weight[place] to first_weight[place + 1], each to the output
     that `receivers` names, in ascending order; a row has `channels` outputs.
 
-    A SCATTER that is NARROW has no such tables: `fan_in` is how many positions its image has, and the shifts of its
-    bias begin at `weight_step`.
-
     `fan_out` is how many outputs an event adds to, on average and with the padding.
     """
 
@@ -125,18 +122,25 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # membranes are `traced`. The number of its spikes goes to the column `column` of the results, and each neuron's to the
 # counts if it is `read`.
 #
+# A layer that may run with the convolution before it line by line has the address `line_code` of `lines_code.lines_of`,
+# whose arrays and `line_grid` are those of its arguments, and `line_runner`, that of `run_lines`. Its events may have
+# values up to `line_most`, and are `line_sorted` where their order is that of their places. It may be `line_pooled`,
+# with the pool behind it. It counts the operations of a connection that has it as its only reader, `line_only`.
+#
 # A sample's state lies `carried_at` in its row, see `carried`: that of a layer, or the `longest` last rows of a delay.
 NODE = _record(
     "function runner source target size units constant code states recurrent_summed recurrent_adder carried_at spiking "
-    "several traced fan_back column read largest dense longest operation heads rows inner columns by_step of_trace",
+    "several traced fan_back column read largest dense longest operation heads rows inner columns by_step of_trace "
+    "line_runner line_code line_pooled line_sorted line_only",
     "others bias cost parameters rest inside recurrent_weight recurrent_bias elements places scale shift moves delay "
-    "divisors",
-    "recurrent_grid",
+    "divisors line_sizes line_weight line_base line_cost",
+    "recurrent_grid line_grid line_most",
     (Feed, Windows),
 )
 # A signal has `steps` rows for each sample, 1 where every step is the same, as events, as rows of `size`, or both.
-# Where `feed` is the row of a connection in the table of nodes, the events are that connection's inputs. 0 stands for
-# an array that is not there. `trace` are the membranes of the layer that made it.
+# Where `feed` is the row of a connection in the table of nodes, the events are that connection's inputs; where it is
+# POOLED, those of the pool that reads the signal. 0 stands for an array that is not there. `trace` are the membranes of
+# the layer that made it.
 SIGNAL = _record("steps size feed trace rows index value offset")
 # What the nodes of one run share. It runs the samples from `first` to `end`, so many at once as its `group` has, up to
 # each of the `looks` (steps), of `given_steps` in all; `look`, `done` and `row` say where it is. At a look a sample may
@@ -155,12 +159,12 @@ RUN = _record(
     "signals first end group looks looks_count look done row ends stop samples steps given_steps given_begun "
     "given_results width given_counts classes given_reads given_readout given_carried given_states floats taken begun "
     "results counts reads readout carried states given_values values given_offset given_index sample_stride "
-    "step_stride arena arena_count used room keeps_traces slot connection base base_steps kind index value offset "
-    "trace needed",
+    "step_stride arena arena_count used room keeps_traces keeps_spikes slot connection base base_steps kind index "
+    "value offset trace needed pooled line_index line_offset line_counts",
     floats="largest worth",
 )
 # Why a run came back to Python: it ended, or the first number that is not 0 of the node that it stands at.
-ENDED = -1
+ENDED, POOLED = -1, -2
 NEEDS_NOTHING, NEEDS_ROWS, NEEDS_EVENTS, NEEDS_ROOM, FIRES_TOO_OFTEN, STOPPED, FAILED = range(7)
 # What a node makes of several inputs, and what is read of the last one.
 ADD, MULTIPLY, CONCATENATE, MATMUL = range(4)

@@ -380,42 +380,6 @@ add_block_doubles, add_block_integers_in_doubles = (
 )
 
 
-LINES, ACROSS = 3, 6  # of `add_lines`: the sums of a 3x3 kernel's positions with 32 channels fill 18 of 32 registers
-
-
-def _add_lines(arithmetic: Arithmetic) -> Any:
-    """Make the intrinsic that adds the weights of a position's spikes to LINES lines of ACROSS vectors each.
-
-    (row, o, weight, w, unit, index, k0, k1, output_step, weight_step): row[o:] += weight[w + index[k] * unit:] for k0
-    <= k < k1, line after line as in `add_block`. All sums are held in registers meanwhile.
-    """
-
-    @written()
-    def add_lines(
-        code: Code, row: Any, o: Any, weight: Any, w: Any, unit: Any, index: Any, k0: Any, k1: Any, output_step: Any,
-        weight_step: Any,
-    ) -> None:  # fmt: skip
-        code, builder = code.of(ir.VectorType(arithmetic.stored, LANES)), code.builder
-        lines = [builder.add(o, builder.mul(output_step, _I64(line))) for line in range(LINES)]
-        kernels = [builder.add(w, builder.mul(weight_step, _I64(line))) for line in range(LINES)]
-        places = [(line, vector) for line in range(LINES) for vector in range(ACROSS)]
-
-        def add(k: Any, totals: list[Any]) -> list[Any]:
-            shift = builder.mul(builder.sext(builder.load(builder.gep(index, [k])), _I64), unit)
-            here = [builder.add(kernel, shift) for kernel in kernels]
-            terms = [arithmetic.load(code, weight, here[line], vector) for line, vector in places]
-            return [arithmetic.add(code, total, term) for total, term in zip(totals, terms, strict=True)]
-
-        before = [arithmetic.load(code, row, lines[line], vector) for line, vector in places]
-        for (line, vector), total in zip(places, code.loop(k0, k1, before, add), strict=True):
-            code.store(total, row, lines[line], vector)
-
-    return add_lines
-
-
-add_lines, add_lines_of_integers = (_add_lines(arithmetic) for arithmetic in (FLOATS, INTEGERS))
-
-
 @written()
 def copy(code: Code, row: Any, r: Any, source: Any, s: Any, count: Any) -> None:
     """Write source[s:] to row[r:], so many floats, or int32: (row, r, source, s, count)."""

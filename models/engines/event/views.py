@@ -12,7 +12,7 @@ from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL, Events, Fee
 
 EVERYTHING = 2**40  # as the size of an array of which no function asks how long it is
 nodes_at, signals_at, runs_at = array_at(NODE), array_at(SIGNAL), array_at(RUN)
-floats_at, ints_at, longs_at = array_at(np.float32), array_at(np.int32), array_at(np.int64)
+floats_at, ints_at, longs_at, words_at = map(array_at, (np.float32, np.int32, np.int64, np.uint64))
 shorts_at, doubles_at, float_rows_at, int_rows_at = (
     array_at(np.uint16),
     array_at(np.float64),
