@@ -14,9 +14,9 @@ import pytest
 
 from spikeserve.models.version import VERSION
 from spikeserve.service.process.flags import read_settings
-from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
+from spikeserve.service.settings import Settings
 from tests.deploy.schemas import faults
-from tests.deploy.ways import DEPLOY, GRPC, IMAGE, OPTIONAL, README, RESOURCES, Way, built, by_kind, read, way
+from tests.deploy.ways import DEPLOY, IMAGE, OPTIONAL, README, RESOURCES, Way, built, by_kind, read, way
 from tests.pages import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -30,22 +30,6 @@ def test_kustomize_applies_every_manifest_but_those_that_need_more_than_kubernet
     made, there = by_kind(built(IMAGE)), by_kind(read(f"kubernetes/{name}") for name in applied)
     there.container["image"] = IMAGE.rpartition("=")[2]  # which the page's command has given it
     assert made == there
-
-
-def test_the_component_adds_grpc_and_changes_nothing_else() -> None:
-    made = by_kind(built(GRPC))
-    headless = made.documents.pop("headless Service")["spec"]
-    assert headless["selector"] == made.at("Service/spec/selector")
-    port = made.container["ports"].pop()
-    assert (port["name"], made.at("NetworkPolicy/spec/ingress/0/ports").pop()["port"]) == ("grpc", "grpc")
-    assert made.container["env"].pop() == {
-        "name": f"{ENVIRONMENT_PREFIX}GRPC_PORT",
-        "value": str(port["containerPort"]),
-    }
-    asked = {"name": "grpc", "port": port["containerPort"], "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
-    # A client of the headless one meets the pods' own port.
-    assert [made.at("Service/spec/ports").pop()] == headless["ports"] == [asked]
-    assert made == by_kind(built())
 
 
 def test_ports_are_the_images() -> None:

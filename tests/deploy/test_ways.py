@@ -135,9 +135,3 @@ def test_a_pod_has_the_time_to_drain_and_to_start(name: str) -> None:
     elsewhere = "repository_cache" in way(name).environment
     assert probe["periodSeconds"] * probe["failureThreshold"] == (660 if elsewhere else 120)
     assert f"SPIKESERVE_DRAIN_SECONDS={wait} " in DOCKERFILE  # for Knative, which takes no hook
-
-
-@EACH
-def test_no_image_is_whatever_is_the_latest(name: str) -> None:
-    if name != "kubernetes":  # whose tag kustomize adds
-        assert re.search(r":\d+\.\d+(\.\d+)?(@sha256:.*)?$", way(name).container["image"])

@@ -104,24 +104,6 @@ async def test_a_connection_whose_answer_was_read_stays_open(repository: Path, m
     assert ended == []
 
 
-async def test_a_full_queue_is_unavailable_and_says_when_to_try_again(repository: Path) -> None:
-    async with grpc_started(repository, max_queue=1, threads=1) as inside:
-        held = slow(inside.client.model())
-        running = inside.call("ModelInfer", REQUEST)
-        await held.begun()
-        waiting = inside.call("ModelInfer", REQUEST)
-        await until(lambda: inside.client.queue().depth == 1)
-        error = await error_of(inside.call("ModelInfer", REQUEST))
-        assert (error.code(), error.details()) == (
-            StatusCode.UNAVAILABLE,
-            "model 'toy' has 1 requests waiting, expected fewer than max_queue",
-        )
-        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
-        held.go_on.release(2)
-        for call in (running, waiting):
-            assert outputs(await call)["spike_counts"] == [[1, 3]]
-
-
 async def test_the_bytes_of_a_streams_messages_are_given_back_where_they_are_not_answered(repository: Path) -> None:
     async with grpc_started(repository) as inside:
         stream = inside.stream()

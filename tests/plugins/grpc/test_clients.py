@@ -131,14 +131,6 @@ def test_a_sequence_goes_on_over_a_stream_and_over_what_is_sent_beside_it(rpc: R
     assert stream.answers.code() is StatusCode.OK
 
 
-def test_a_state_is_told_and_taken(rpc: Rpc) -> None:
-    ends = {"sequence_start": True, "sequence_end": True}
-    first = rpc.call("ModelInfer", sequence(6, sequence_state=True, **ends))
-    state = first.parameters["sequence_state"].string_param
-    second = rpc.call("ModelInfer", sequence(7, sequence_state=state, **ends))
-    assert outputs(second)["spike_counts"] == [[1, 0]]
-
-
 def test_requests_of_a_sequence_run_in_their_order_whatever_their_length(rpc: Rpc) -> None:
     # A long one, of 1,000 events in 16,000 bytes and an id of 1,000, is decoded on a thread; those behind wait for it.
     steps = np.array([[[1, 0]] * 1000], np.float64)

@@ -33,9 +33,6 @@ from tests.service.one_way.model import (
     DIGEST,
     MAX_BODY,
     NETWORKS,
-    OF_CALLS,
-    OF_NUMBERS,
-    OF_TENSORS,
     OWN,
     TWICE,
     USUAL,
@@ -128,13 +125,6 @@ BY_COLUMNS = Ask("image", kind=">f8", samples=2)
 )
 def test_what_is_odd_is_answered_alike_behind_what_is_usual(machine: OneWay, usual: Ask, odd: Ask, status: int) -> None:
     assert machine.all([usual] * 3 + [odd], ahead=True) == {200, status}
-
-
-def test_each_kind_of_request_is_answered_alike_again_and_again(machine: OneWay) -> None:
-    asks = [Ask(kind=kind, samples=2) for kind in sorted({*OF_NUMBERS, *OF_TENSORS, *OF_CALLS})]
-    for start in range(0, len(asks), 8):  # fewer than may be known
-        for _ in range(3):
-            machine.all(asks[start : start + 8])
 
 
 def test_what_is_known_of_a_version_goes_with_it(machine: OneWay) -> None:

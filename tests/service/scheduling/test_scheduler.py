@@ -23,7 +23,7 @@ from spikeserve.service.inference.scheduling.scheduler import SHORT_BODY
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.asgi import LEFT, RIGHT, Answered, Broken, busy, metric, settled, slow, started
+from tests.service.asgi import LEFT, RIGHT, Answered, busy, metric, settled, slow, started
 from tests.service.infer_requests import INFER, asked
 
 
@@ -304,18 +304,6 @@ async def test_models_take_turns(repository: Path) -> None:
     assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3), (1, 3)]
 
 
-async def test_an_unforeseen_fault_in_a_shared_run_is_a_500_for_each_of_them(repository: Path) -> None:
-    async with started(repository) as client:
-        model = client.model()
-        sound, model.engine = model.engine, Broken(model.engine)
-        model.cost = Cost(1e-9, 0, 0)
-        large = {"inputs": [[0, 1]], "return": ["raster"]}
-        answers = await asyncio.gather(*(client.post(body) for body in (LEFT, LEFT, large)))
-        assert [answer.status for answer in answers] == [500] * 3
-        model.engine = sound
-        assert [(await client.post(body)).status for body in (LEFT, large)] == [200, 200]
-
-
 def test_few_large_states_share_a_run_and_many_small_ones() -> None:
     # 1 MiB of states stays in a core's cache.
     sizes = (2**30, 2**18, 90_000, 2**13)
@@ -385,18 +373,6 @@ async def test_a_loop_is_stopped_at_the_deadline_and_its_thread_is_free(
         assert late[0].json == {"error": "model 'loops' did not answer within the time that the request had"}
         after = await asyncio.gather(*(client.post(QUICK) for _ in range(threads)))
         assert [answer.status for answer in after] == [200] * threads
-
-
-async def test_a_loop_is_stopped_when_its_client_leaves(loops: Path) -> None:
-    async with started(loops, engine="onnx", max_time_steps=2**22, threads=1) as client:
-        running = slow(client.model())
-        running.go_on.release(2)
-        gone = asyncio.Event()
-        left = asyncio.create_task(client.post(ENDLESS, left=gone))
-        await running.begun()
-        gone.set()
-        assert (await left).status == 0
-        assert (await client.post(QUICK)).status == 200
 
 
 async def test_a_run_is_stopped_only_once_nobody_of_those_in_it_waits(repository: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sequences of the Open Inference Protocol, by requests written out and by Triton's own client.
+"""Sequences of the Open Inference Protocol, by requests written out; the page has Triton's own client.
 
 How many sessions a client may have, and where a sequence lives: its place is given back whatever ends it.
 """
@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from tests.bundles import published
 from tests.service.asgi import Answered, Client, started
 from tests.service.sessions.conftest import INFER, ONE, pairs
 from tests.serving import Process, running
-
-WHY = "tritonclient is not installed here: it is of the extra 'clients'"
 
 
 def infer(service: Process, events: list[list[float]], model: str = "pairs", **parameters: Any) -> httpx.Response:
@@ -110,29 +107,6 @@ def test_a_failed_request_leaves_the_state_as_it_was(service: Process) -> None:
     infer(service, [[1, 0]], sequence_id=12, sequence_start=True)
     assert infer(service, [[9, 0]], sequence_id=12).status_code == 400  # beyond the declared range
     assert counts(infer(service, [[1, 0]], sequence_id=12)) == [1, 0]
-
-
-def test_tritons_own_client_speaks_of_sequences_and_takes_their_states_along(service: Process) -> None:
-    triton = pytest.importorskip("tritonclient.http", reason=WHY)
-    with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
-
-        def ask(values: list[list[float]], **sequence: Any) -> list[int]:
-            tensor = triton.InferInput("inputs", [1, len(values), 2], "FP32")
-            tensor.set_data_from_numpy(np.array([values], np.float32))
-            answer = client.infer("pairs", [tensor], sequence_id=4711, **sequence)
-            return [int(value) for value in answer.as_numpy("spike_counts")[0]]
-
-        assert ask([[1, 0]], sequence_start=True) == [0, 0]
-        assert ask([[1, 1]]) == [1, 0]
-        assert ask([[0, 1]], sequence_end=True) == [1, 1]
-        tensor = triton.InferInput("inputs", [1, 1, 2], "FP32")
-        tensor.set_data_from_numpy(np.array([[[1, 0]]], np.float32))
-        whole: dict[str, Any] = {"sequence_id": 4712, "sequence_start": True, "sequence_end": True}
-        told: Any = True
-        for expected in ([0, 0], [1, 0], [1, 0], [2, 0]):
-            answer = client.infer("pairs", [tensor], **whole, parameters={"sequence_state": told})
-            assert answer.as_numpy("spike_counts")[0].tolist() == expected
-            told = answer.get_response()["parameters"]["sequence_state"]
 
 
 def body(number: int, **parameters: Any) -> dict[str, Any]:

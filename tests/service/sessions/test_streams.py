@@ -56,24 +56,6 @@ def told(answer: httpx.Response) -> list[LINES]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def test_each_window_has_its_line_and_the_state_goes_on(service: Process) -> None:
-    # Unit 0 at 0, 1 and 2 ms, unit 1 at 4 ms: its second event is in window 1's step 0, so it spikes in window 0 alone.
-    with socket(service) as connection:
-        connection.send(make_records([0, 1000, 2000, 4000], [0, 0, 0, 1]).tobytes())
-        say(connection, type="end")
-        first, second, third, end = lines(connection)
-    assert [first["window_counts"], second["window_counts"], third["window_counts"]] == [[1, 0], [0, 0], [0, 0]]
-    assert [each["spike_counts"] for each in (first, second, third)] == [[1, 0]] * 3
-    assert [(each["window"], each["t"], each["events"]) for each in (first, second, third)] == [
-        (0, 2000, 2),
-        (1, 4000, 1),
-        (2, 6000, 1),
-    ]
-    assert (first["class_index"], first["label"], first["margin"]) == (0, "left", 1)
-    assert first["synaptic_operations"] == 4  # two events, each of which meets two weights
-    assert end == {"type": "end", "windows": 3, "events": 4, "late": 0}
-
-
 def test_a_client_that_expects_100_continue_has_it_before_the_answer_begins(service: Process) -> None:
     address = urlsplit(service.url)
     with create_connection((address.hostname, address.port), timeout=60) as connection:
