@@ -93,12 +93,14 @@ async def test_the_bytes_of_events_that_wait_are_counted_once_and_given_back(tmp
 
 
 class Clock:
-    """The event loop's clock, which a test puts forward."""
+    """The event loop's clock, and that of a stream's silence, which a test puts forward."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()
         time, self.ahead = loop.time, 0.0
         monkeypatch.setattr(loop, "time", lambda: time() + self.ahead)
+        of_streams = "spikeserve.service.inference.sessions.stream.perf_counter"
+        monkeypatch.setattr(of_streams, lambda: perf_counter() + self.ahead)
 
     async def wait(self, seconds: float) -> None:
         """Let so much time be over."""
