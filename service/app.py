@@ -109,7 +109,7 @@ async def running(services: Services) -> AsyncIterator[None]:
                 with suppress(asyncio.CancelledError):
                     await task
             if services.tracing:
-                await asyncio.to_thread(services.tracing.shut_down)
+                await asyncio.to_thread(services.tracing.provider.shutdown)  # once it has sent what is left
 
 
 def create_app(

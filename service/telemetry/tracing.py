@@ -79,10 +79,6 @@ class Tracing:
         self.chosen.now.reset(before)
         return RequestSpan(self.tracer, span)
 
-    def shut_down(self) -> None:
-        """Send the remaining spans; this takes some seconds if the endpoint does not answer."""
-        self.provider.shutdown()
-
 
 def zero() -> int:
     """Return the time of day in nanoseconds when `perf_counter` said 0, which changes as the clock is set."""

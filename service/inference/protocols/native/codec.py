@@ -20,17 +20,10 @@ from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import EVENT_FIELDS
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.decoding import pieces
 from spikeserve.service.inference.decoding.binary import sent
 from spikeserve.service.inference.decoding.media import JSON, BodyFormat, Unpack, form_of
 from spikeserve.service.inference.decoding.numbers import cut_array
-from spikeserve.service.inference.decoding.pieces import (
-    PIECE_BYTES,
-    SHORT_BYTES,
-    Pieces,
-    as_array,
-    joined,
-    json_fragments,
-)
 from spikeserve.service.inference.decoding.validation import channels_hint, first_error, read_json
 from spikeserve.service.inference.protocols.native import schemas
 from spikeserve.service.inference.protocols.native.render import predictions
@@ -78,18 +71,19 @@ class NativeCodec:
             return self._query(*self.validated(body))
         return self._query(*self.validated(cut.rest, cut.array))
 
-    def render(self, query: Query, result: RunResult, after: State | None = None) -> Pieces:  # noqa: ARG002
+    def render(self, query: Query, result: RunResult, after: State | None = None) -> pieces.Pieces:  # noqa: ARG002
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
         size = query.answer_bytes
         if AnswerField.RASTER in query.options.returned:
             spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
             self.model.limits.check_raster(spikes, size, len(query.samples), query.options.time_steps)
         head, tail = self.envelope(query.options.time_steps)
-        if size <= SHORT_BYTES:
+        if size <= pieces.SHORT_BYTES:
             made = predictions(result, self.model.spec, query.options.returned)
             return [b"%s%s%s" % (head, to_json(made, inf_nan_mode="null"), tail)]
         # Several samples are written at once or, if each is long, one in parts.
-        return joined(chain([head], self._predictions(query, result, len(query.samples) * PIECE_BYTES // size), [tail]))
+        group = len(query.samples) * pieces.PIECE_BYTES // size
+        return pieces.joined(chain([head], self._predictions(query, result, group), [tail]))
 
     def envelope(self, time_steps: int) -> tuple[bytes, bytes]:
         """Return the JSON of an answer before and after its predictions."""
@@ -114,13 +108,13 @@ class NativeCodec:
         for start in range(0, len(query.samples), max(1, group)):
             part = result[start : start + max(1, group)]
             asked = part, self.model.spec, query.options.returned
-            made = predictions(*asked) if group else predictions(*asked, as_array)
+            made = predictions(*asked) if group else predictions(*asked, pieces.as_array)
             yield opening
             opening = b","
             if group:
                 yield to_json(made, inf_nan_mode="null")[1:-1]
             else:
-                yield from json_fragments(made[0])
+                yield from pieces.json_fragments(made[0])
         yield b"]"
 
     def _form(self, body: bytes) -> BodyFormat:
