@@ -141,14 +141,11 @@ class Call:
         """Run the samples from `first` to `end`: all at once, or one by one if they end early or are windows."""
         plan, inputs, ending, room = self.plan, self.inputs, self.ending, room_for(self.plan)
         index, offset, sample_stride, step_stride = NO_INDEX, NO_STEPS, 0, 0
-        places = plan.slots[0].places
         if isinstance(inputs, EventInputs):
-            index = (
-                inputs.unit if plan.slots[0].is_flat else places[np.append(inputs.unit, np.int32(0))]
-            )  # as one may be read
+            index = inputs.unit
             values, offset = inputs.value, inputs.offset
         else:
-            values, sample_stride = np.ascontiguousarray(inputs.steps).reshape(-1), places.size
+            values, sample_stride = np.ascontiguousarray(inputs.steps).reshape(-1), plan.slots[0].places.size
             step_stride = 0 if inputs.constant else self.batch * sample_stride
         looks, ends, worth, floats = NO_STEPS, NEVER, 0.0, self.parts[0]
         group = 1 if isinstance(self.last, np.ndarray) else end - first

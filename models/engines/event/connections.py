@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from functools import singledispatch
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spikeserve.models.engines.event.layouts import Layout, aligned, padded
+from spikeserve.models.engines.event.layouts import Layout, aligned
 from spikeserve.models.engines.event.table import Feed, Windows
-from spikeserve.models.engines.event.vectors import HALF, LANES
-from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import ONE_ROW, AvgPool, Axis, Conv, ConvTranspose, Linear, Pool, Weighted
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.nodes import ONE_ROW, AvgPool, Axis, Pool
 from spikeserve.models.spec.sparse import FEW, MOST_PLACES, Sparse
 from spikeserve.models.spec.sums import Sum, Summation
 
-NO_FEED, GATHER, SCATTER, PASS, SPARSE = 0, 1, 2, 3, 4
+NO_FEED, GATHER, LINES, PASS, SPARSE = 0, 1, 2, 3, 4
 AT_ONCE = 2**18  # weights that are converted at once, in float64
 FLOATS, INTEGERS, DOUBLES, NARROW = 0, 1, 2, 3  # how sums are added up, by `models.spec.sums` and `narrow`
 SUMMED = {Summation.FLOAT32: FLOATS, Summation.INTEGER: INTEGERS, Summation.FLOAT64: DOUBLES}
@@ -31,17 +28,10 @@ BUSY = 0.375
 NOTHING = Feed(
     kind=NO_FEED,
     weight=np.empty(0, np.float32),
-    sender=np.empty((0, 6), np.int32),
     first_weight=np.zeros(1, np.int32),
     receivers=np.empty(0, np.int32),
     channels=0,
     fan_out=0.0,
-    output_step=0,
-    weight_step=0,
-    column_step=0,
-    kernel_step=0,
-    channel_step=0,
-    halves=0,
     summed=FLOATS,
     grid=1.0,
     most=1.0,
@@ -68,16 +58,10 @@ def summed_by(rule: Sum, feed: Feed) -> Feed:
     return feed._replace(summed=SUMMED[rule.by], fine=1 / rule.coarse if rule.coarse else 0.0)
 
 
-@singledispatch
-def feed_of(node: Weighted, _: Network, __: Layout, ___: Layout) -> Feed:
-    """Return a connection's tables between two layouts."""
-    raise TypeError(f"no kernel for a {type(node).__name__}")
-
-
-@feed_of.register
-def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
-    weight = leaving.to_rows(network.tensors[f"{node.name}.weight"].T)
-    return NOTHING._replace(kind=GATHER, weight=panels(weight), fan_in=len(weight), fan_out=float(leaving.size))
+def gather_feed(weight: FloatArray, leaving: Layout) -> Feed:
+    """Return the tables of a Linear with weights (outputs, inputs)."""
+    rows = leaving.to_rows(weight.T)
+    return NOTHING._replace(kind=GATHER, weight=panels(rows), fan_in=len(rows), fan_out=float(leaving.size))
 
 
 def few_weights(weight: FloatArray | Sparse, share: float) -> Sparse | None:
@@ -113,105 +97,24 @@ def panels(weight: FloatArray) -> FloatArray:
     return flat
 
 
-@feed_of.register
-def _(node: Conv | ConvTranspose, network: Network, arriving: Layout, leaving: Layout) -> Feed:
-    weight = network.tensors[f"{node.name}.weight"]
-    outputs, inputs = weight.shape[:2]  # of one group: its inputs, and all outputs
-    down, across = map(_Along.of, (ONE_ROW, *node.spread(arriving.shape))[-2:])  # a length is one row
-    height, width = len(down.order), len(across.order)
-    per_group = outputs // node.groups
-    block = padded(per_group, HALF)
-    weight = weight.reshape(outputs, inputs, height, width)
-    # Input channel c: its group's kernels, a block of output channels for each tap, taps in the axes' order.
-    arranged = aligned((arriving.channels, height, width, block))
-    for c in range(node.in_channels):
-        first = c // inputs * per_group
-        kernels = weight[first : first + per_group, c % inputs]
-        arranged[c, ..., :per_group] = kernels[:, down.order][:, :, across.order].transpose(1, 2, 0)
-    unit = LANES if block % LANES == 0 else HALF
-    joined = block == leaving.channels and across.spacing == 1  # neighbours are neighbours among the weights only then
-    weight_step, of_channel = width * block, height * width * block
-    output_step, column_step = down.spacing * across.outputs * leaving.channels, across.spacing * leaving.channels
-    position, channel = np.divmod(np.arange(arriving.size), arriving.channels)
-    # Padding at the end of a row lies behind the last position, and never sends.
-    y, x = np.divmod(np.minimum(position, arriving.places.max() // arriving.channels), len(across.reached))
-    (row, row_tap, lines), (column, tap, blocks) = (along.firsts()[at].T for along, at in ((down, y), (across, x)))
-    vectors = np.full_like(blocks, block // unit)
-    if joined:
-        blocks, vectors = np.minimum(blocks, 1), vectors * blocks
-    group = np.minimum(channel, node.in_channels - 1) // inputs * per_group
-    place = (row * across.outputs + column) * leaving.channels + group
-    start = (row_tap * width + tap) * block
-    # A block of a group may reach into the channels behind it with its padding, zeros, by less than one vector.
-    last = place + (lines - 1) * output_step + (blocks - 1) * column_step + vectors * unit
-    within = start + (lines - 1) * weight_step + (blocks - 1) * block + vectors * unit <= of_channel
-    if last.max() > leaving.size + LANES or not within.all() or arranged.size > np.iinfo(np.int32).max:
-        raise AssertionError("a convolution's table reaches out of its arrays")  # a fault of this file, never of a spec
-    sender = np.column_stack(
-        [position * arriving.channels, place, channel * of_channel + start, lines, blocks, vectors]
-    )
-    return NOTHING._replace(
-        kind=SCATTER,
-        weight=arranged.ravel(),
-        sender=sender.astype(np.int32),
-        channels=arriving.channels,
-        fan_out=float((lines * blocks * vectors).mean() * unit),
-        output_step=output_step,
-        weight_step=weight_step,
-        column_step=column_step,
-        kernel_step=block,
-        channel_step=of_channel if node.groups == 1 and unit == LANES and weight_step >= PANEL else 0,
-        halves=int(unit == HALF),
-    )
-
-
-class _Along(NamedTuple):
-    """One axis of a convolution or pool.
-
-    `order` has its taps such that those that one input meets are neighbours; `reached` has, for each input position,
-    the (output, place of the tap in that order) pairs that it feeds, ascending, each of which lies one place and
-    `spacing` outputs further than the one before.
-    """
-
-    outputs: int
-    order: list[int]
-    spacing: int
-    reached: list[list[tuple[int, int]]]
-
-    @classmethod
-    def of(cls, axis: Axis) -> _Along:
-        shared = math.gcd(axis.every, axis.hop)
-        phases, ahead = axis.every // shared, 1 if axis.hop > 0 else -1  # taps that one input meets are a phase
-        order = [tap for phase in range(phases) for tap in range(phase, axis.taps, phases)[::ahead]]
-        reached: list[list[tuple[int, int]]] = [[] for _ in range(axis.inputs)]
-        for place, tap in enumerate(order):
-            for position, output in zip(*(each.tolist() for each in axis.pairs(tap)), strict=True):
-                reached[position].append((output, place))
-        return cls(axis.outputs, order, abs(axis.hop) // shared, [sorted(pairs) for pairs in reached])
-
-    def firsts(self) -> NDArray[np.int64]:
-        """Return the first of each input position's pairs and their number, (positions, 3); zeros if it has none."""
-        return np.array([(*(pairs or [(0, 0)])[0], len(pairs)) for pairs in self.reached], np.int64)
-
-
 def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:
     """Return the windows of a pool between two layouts."""
-    down, across = map(_Along.of, (ONE_ROW, *node.spread(arriving.shape))[-2:])
+    down, across = (ONE_ROW, *node.spread(arriving.shape))[-2:]
     outputs = [
-        [row * across.outputs + column for row, _ in rows for column, _ in columns]
-        for rows in down.reached
-        for columns in across.reached
+        [row * across.outputs + column for row in rows for column in columns]
+        for rows in _reached(down)
+        for columns in _reached(across)
     ]
     inputs: list[list[int]] = [[] for _ in range(down.outputs * across.outputs)]
     for position, windows in enumerate(outputs):
         for window in windows:
             inputs[window].append(position)
-    overlaps = max(map(len, outputs))
+    overlaps, depth = max(map(len, outputs)), min(arriving.channels, leaving.channels)
     flat_table = np.full((arriving.size, overlaps), -1, np.int32)
     table = flat_table[: len(outputs) * arriving.channels].reshape(len(outputs), arriving.channels, overlaps)
     for position, windows in enumerate(outputs):
         first_places = np.array(windows, np.int32) * leaving.channels
-        table[position, :, : len(windows)] = np.arange(arriving.channels)[:, np.newaxis] + first_places
+        table[position, :depth, : len(windows)] = np.arange(depth)[:, np.newaxis] + first_places
     first_input = np.cumsum([0, *map(len, inputs)], dtype=np.int32)
     flat = np.array([position for window in inputs for position in window], np.int32)
     divisors = np.ones(1, np.float32)
@@ -220,4 +123,13 @@ def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:
         if node.uneven:
             divisors = np.ones(leaving.size, np.float32)
             divisors[leaving.places] = np.broadcast_to(node.divisors(arriving.shape), leaving.shape).ravel()
-    return Windows(overlaps, flat_table, arriving.channels, first_input, flat, divisors)
+    return Windows(overlaps, flat_table, arriving.channels, leaving.channels, first_input, flat, divisors)
+
+
+def _reached(axis: Axis) -> list[list[int]]:
+    """List the outputs that each input of an axis reaches, ascending."""
+    reached: list[list[int]] = [[] for _ in range(axis.inputs)]
+    for tap in range(axis.taps):
+        for position, output in zip(*(each.tolist() for each in axis.pairs(tap)), strict=True):
+            reached[position].append(output)
+    return [sorted(outputs) for outputs in reached]

@@ -13,21 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.compiled import borrowing, inlined, inner
-from spikeserve.models.engines.event.connections import BUSY, GATHER, INTEGERS, NARROW, PANEL, PASS, SPARSE
+from spikeserve.models.engines.event.connections import BUSY, GATHER, INTEGERS, NARROW, PANEL, PASS
 from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import (
     BYTE_PANEL,
     LANES,
     TILE_ROWS,
-    add_block,
-    add_block_doubles,
-    add_block_integers,
-    add_block_integers_in_doubles,
-    add_block_values,
     copy,
     gather_exact_values,
     gather_floats_in_doubles,
-    gather_integers,
     gather_integers_in_doubles,
     gather_spikes,
     gather_to_floats,
@@ -117,57 +111,6 @@ def multiply(
 
 
 @borrowing
-def reached(feed: Any, place: int) -> Any:
-    """Return where an event's blocks begin, in a row and among the weights, and their lines, number and vectors."""
-    o, w, lines = feed.sender[place, 1], feed.sender[place, 2], feed.sender[place, 3]
-    return np.int64(o), np.int64(w), np.int64(lines), np.int64(feed.sender[place, 4]), np.int64(feed.sender[place, 5])
-
-
-@borrowing
-def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
-    """Add what the events k0 to k1 send through a convolution to a row of its output; see `table.Feed`.
-
-    Where the weights are integers, so is the row, and all events are spikes. Consecutive events of one position are
-    added in one go if they may be, so that the outputs are read and written once.
-    """
-    if feed.kind == SPARSE:
-        add_sparse(row, feed, index, value, k0, k1)
-        return
-    integers, weight, unit = feed.summed == INTEGERS, feed.weight, feed.channel_step
-    output_step, weight_step = feed.output_step, feed.weight_step
-    first = k0
-    while first < k1:
-        place = np.int64(index[first])
-        o, w, lines, blocks, vectors = reached(feed, place)
-        end = first + 1
-        if unit:  # the places of a position are neighbours
-            here = feed.sender[place, 0]
-            while end < k1 and here <= index[end] < here + feed.channels:
-                end += 1
-        for _ in range(blocks):
-            if end - first > 1:
-                row_at, at = o, w - place * unit
-                for _ in range(lines):
-                    if integers:
-                        gather_integers(
-                            row, row_at, row, row_at, weight, at, vectors * LANES, unit, index, value, first, end, ONE
-                        )
-                    else:
-                        gather(row, row_at, row, row_at, weight, at, vectors * LANES, unit, index, value, first, end)
-                    row_at += output_step
-                    at += weight_step
-            elif integers:
-                add_block_integers(row, o, weight, w, lines, vectors, output_step, weight_step, ONE, feed.halves)
-            elif value.size:
-                add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[first], feed.halves)
-            else:
-                add_block(row, o, weight, w, lines, vectors, output_step, weight_step, ONE, feed.halves)
-            o += feed.column_step
-            w += feed.kernel_step
-        first = end
-
-
-@borrowing
 def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
     """Add what the events k0 to k1 send through sparse weights to a row.
 
@@ -207,30 +150,15 @@ def add_nothing(sums: Array, feed: Any, value: float, first: int, end: int) -> N
 
 
 @inlined
-def scatter_doubles(
+def sparse_doubles(
     sums: Array, s: int, base: Array, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int
 ) -> None:
-    """Write base (size,) plus what the events k0 to k1 send into sums[s:], added up in float64; not of a GATHER."""
+    """Write base (size,) plus what the events k0 to k1 send by sparse weights into sums[s:], added up in float64."""
     integers, start = feed.summed == INTEGERS, base.view(np.int32)
     totals = np.empty(size + LANES, np.float64)
     for i in range(size):  # Numba's assignment to a slice would compile a second of sentences about its errors
         totals[i] = np.float64(start[i]) if integers else np.float64(base[i])
-    if feed.kind == SPARSE:
-        add_sparse(totals, feed, index, value.astype(np.float64), k0, k1)
-        k1 = k0
-    weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
-    for k in range(k0, k1):
-        factor = np.float64(value[k])
-        o, w, lines, blocks, vectors = reached(feed, np.int64(index[k]))
-        for _ in range(blocks):
-            if integers:
-                add_block_integers_in_doubles(
-                    totals, o, weight, w, lines, vectors, output_step, weight_step, factor, feed.halves
-                )
-            else:
-                add_block_doubles(totals, o, weight, w, lines, vectors, output_step, weight_step, factor, feed.halves)
-            o += feed.column_step
-            w += feed.kernel_step
+    add_sparse(totals, feed, index, value.astype(np.float64), k0, k1)
     row, grid = sums[s : s + size], feed.grid
     for i in range(size):
         row[i] = np.float32(totals[i] * grid)
@@ -284,7 +212,7 @@ def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, r
         elif integers and spikes.size:
             if feed.kind != GATHER:
                 copy(sums, s, base, 0, size)
-                scatter(sums[s:], feed, spikes, value[:0], none, spikes.size)
+                add_sparse(sums[s:], feed, spikes, value[:0], none, spikes.size)
                 to_floats(sums, s, size, grid)
             else:
                 for j in range(0, size, PANEL):
@@ -295,7 +223,7 @@ def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, r
         elif feed.fine and are_whole(value, feed.fine):
             if feed.kind != GATHER:
                 copy(sums, s, base, 0, size)
-                scatter(sums[s:], feed, place, value, none, k1 - k0)
+                add_sparse(sums[s:], feed, place, value, none, k1 - k0)
             else:
                 for j in range(0, size, PANEL):
                     width = min(PANEL, size - j)
@@ -303,7 +231,7 @@ def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, r
                         sums, s + j, base, j, feed.weight, units * j, width, width, place, value, none, k1 - k0, ONE
                     )
         elif feed.kind != GATHER:
-            scatter_doubles(sums, s, base, feed, size, place, value, none, k1 - k0)
+            sparse_doubles(sums, s, base, feed, size, place, value, none, k1 - k0)
         else:
             gather_doubles(
                 sums, s, base, none, feed.weight, integers, size, units, place, value, none, k1 - k0, feed.grid
@@ -327,7 +255,7 @@ def connect(sums: Array, feed: Any, size: int, events: Any, first: int, rows: in
                 sums[index[k]] = value[k] if value.size else np.float32(1.0)
         else:
             copy(sums, 0, base, 0, size)
-            scatter(sums, feed, index, value, k0, k1)
+            add_sparse(sums, feed, index, value, k0, k1)
             if integers:
                 to_floats(sums, 0, size, grid)
         return

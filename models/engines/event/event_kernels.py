@@ -10,7 +10,7 @@ from spikeserve.models.engines.event.compiled import borrowing, inlined, inner, 
 from spikeserve.models.engines.event.currents import Array, aligned_floats
 from spikeserve.models.engines.event.table import CONCATENATE, MATMUL, MULTIPLY, Events
 from spikeserve.models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
-from spikeserve.models.engines.event.views import EVERYTHING, carried_of, floats_at, ints_at, longs_at
+from spikeserve.models.engines.event.views import EVERYTHING, carried_of, floats_at, ints_at, longs_at, words_at
 
 
 @borrowing
@@ -184,11 +184,11 @@ def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> N
 
     The sum is added up in float64 and rounded once before it is divided.
     """
-    channels, divisors = windows.channels, windows.divisors
+    channels, depth, divisors = windows.channels, windows.depth, windows.divisors
     for r in range(rows.shape[0]):
         for q in range(windows.first_input.size - 1):
             first = windows.first_input[q]
-            for channel in range(channels):
+            for channel in range(min(channels, depth)):
                 best = np.float64(rows[r, windows.inputs[first] * channels + channel])
                 for w in range(first + 1, windows.first_input[q + 1]):
                     other = np.float64(rows[r, windows.inputs[w] * channels + channel])
@@ -196,7 +196,7 @@ def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> N
                         best = max(best, other)
                     else:
                         best += other
-                at = q * channels + channel
+                at = q * depth + channel
                 largest = np.float32(best)
                 pooled[r, at] = largest if take_maximum else largest / divisors[at if divisors.size > 1 else 0]
 
@@ -247,12 +247,22 @@ def scale_events(node: Any, run: Any, source: Any, events: Any, index: Array, va
         offset[r + 1] = count
 
 
-@inlined
-def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
+WORD = np.uint64(64)  # bits
+
+
+@borrowing
+def sort_bytes(size: int) -> Any:
+    """Return how many bytes `sort_rows` needs for rows of `size` places, as whole lines of the cache."""
+    return (size // 8 + 8 * size + 4 * LANES + 191) // 64 * 64
+
+
+@borrowing
+def sort_rows(room_at: int, size: int, index: Array, value: Array, offset: Array) -> None:
     """Sort the events of each row by place. A row has `size` places, and at most one event at each."""
-    present, by_place = aligned_floats(size), aligned_floats(size)
-    present[:] = 0.0
-    ascending = np.empty(size + LANES, np.int32)
+    present = words_at(room_at, size // 64 + 1)
+    by_place = floats_at(room_at + 8 * present.size, size)
+    ascending = ints_at(room_at + 8 * present.size + 4 * size, size + LANES)
+    present[:] = np.uint64(0)
     for r in range(offset.size - 1):
         first, end = offset[r], offset[r + 1]
         k = first + 1
@@ -261,17 +271,23 @@ def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
         if k >= end:
             continue
         for k in range(first, end):
-            present[index[k]] = 1.0
+            place = np.uint64(index[k])
+            present[place // WORD] |= np.uint64(1) << place % WORD
             if value.size:
                 by_place[index[k]] = value[k]
-        count = 0
-        for j in range(0, size, LANES):
-            count = list_bits(ascending, count, j, nonzero_bits(present, j))
+        count: Any = np.int64(0)
+        for word in range(present.size):
+            bits = present[word]
+            if bits:
+                for part in range(0, 64, LANES):
+                    some = bits >> np.uint64(part) & np.uint64(0xFFFF)
+                    if some:
+                        count = list_bits(ascending, count, word * 64 + part, some)
+                present[word] = np.uint64(0)
         for k in range(count):
             index[first + k] = ascending[k]
             if value.size:
                 value[first + k] = by_place[ascending[k]]
-            present[ascending[k]] = 0.0
 
 
 @borrowing
@@ -336,7 +352,6 @@ def delay_events(
     for now in range(offset.size - 1, 0, -1):
         offset[now] = offset[now - 1]
     offset[0] = 0
-    sort_rows(node.size, index, value, offset)
     for sample in range(samples):
         lines = floats_at(carried_of(run, sample) + 4 * node.carried_at, EVERYTHING)
         for step in range(steps - longest, steps):

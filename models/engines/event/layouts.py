@@ -46,8 +46,7 @@ class Layout:
         """Return the layout of a shape: flat, or of (channels, *axes) with channels last."""
         count = math.prod(shape)
         if len(shape) > 1:
-            channels, positions = shape[0], math.prod(shape[1:])
-            stride = padded(channels, HALF)
+            channels, positions, stride = shape[0], math.prod(shape[1:]), _stride(shape)
             grid = np.arange(positions, dtype=np.int32) * stride
             places = (grid + np.arange(channels, dtype=np.int32)[:, np.newaxis]).ravel()
             size = padded(positions * stride)
@@ -72,10 +71,16 @@ class Layout:
     @property
     def channels(self) -> int:
         """How many places each position of a shape with channels takes."""
-        return padded(self.shape[0], HALF)
+        return _stride(self.shape)
 
     def to_rows(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (…, elements) as rows of this layout, (…, size); the padding holds 0."""
         rows = aligned((*values.shape[:-1], self.size))
         rows[..., self.places] = values
         return rows
+
+
+def _stride(shape: Shape) -> int:
+    """Return how many places each position takes: half vectors, where a line of positions then fills whole ones."""
+    stride = padded(shape[0], HALF)
+    return stride if stride * shape[-1] % LANES == 0 else padded(shape[0])

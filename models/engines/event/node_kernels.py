@@ -15,7 +15,7 @@ import numpy as np
 
 from spikeserve.models.engines.base import BY_COUNT, BY_LEAD, BY_SPIKE
 from spikeserve.models.engines.event.compiled import addressed, borrowing, inlined, kernel
-from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, NO_FEED, PASS
+from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, LINES, NO_FEED, PASS
 from spikeserve.models.engines.event.currents import (
     Array,
     aligned_floats,
@@ -34,8 +34,10 @@ from spikeserve.models.engines.event.event_kernels import (
     pool_rows,
     pool_rows_of_events,
     scale_events,
+    sort_bytes,
+    sort_rows,
 )
-from spikeserve.models.engines.event.line_kernels import copy_spikes, spikes_to_copy
+from spikeserve.models.engines.event.line_kernels import add_lines, repeat_events, spikes_of
 from spikeserve.models.engines.event.native import address_of, call_node, records_of
 from spikeserve.models.engines.event.table import (
     COUNT,
@@ -69,7 +71,6 @@ from spikeserve.models.engines.event.views import (
     nodes_at,
     runs_at,
     signals_at,
-    words_at,
 )
 from spikeserve.models.engines.readout import MAX_SPIKES
 from spikeserve.models.engines.state import NO_SPIKE
@@ -161,7 +162,9 @@ def make_rows(table: int, _: int, run_at: int) -> int:
     if not at:
         return NEEDS_ROOM
     rows, events = floats_at(at, count * size), events_of(signal, run.samples)
-    if signal.feed < 0:
+    if signal.feed >= 0 and nodes[signal.feed].kind == LINES:
+        add_lines(nodes[signal.feed], signal, events, run.samples, floats_at(run.room, EVERYTHING), rows)
+    elif signal.feed < 0:
         for r in range(count):
             load_row(signal, r, rows[r * size : (r + 1) * size])
     else:
@@ -204,20 +207,38 @@ def make_events(_: int, __: int, run_at: int) -> int:
 
 @addressed
 def find_inputs(table: int, row: int, run_at: int) -> int:
-    """List what is not 0 in the dense inputs; see `event_kernels.find_events`."""
+    """List what is not 0 in the dense inputs, see `event_kernels.find_events`, or copy the events that came instead."""
     node, run, _, target = records_of(table, row, run_at)
-    steps = target.steps
-    rows = run.samples * steps
+    if run.given_offset and not node.places_count:
+        return 0
+    steps, size, places = target.steps, node.size, ints_at(node.places, node.places_count)
+    rows, first = run.samples * steps, np.int64(0)
     most = rows * node.units
-    at = room_for_events(run, rows, most, 0)
-    if not at:
+    if run.given_offset:
+        first = longs_at(target.offset, rows + 1)[0]
+        most = longs_at(target.offset, rows + 1)[rows] - first
+    more = sort_bytes(size) if node.sorts else 0
+    room = room_for_events(run, rows, most, more)
+    if not room:
         return NEEDS_ROOM
+    at = room + more
     index, value, offset = events_at(at, rows, most)
-    ones = find_events(
-        floats_at(run.values, EVERYTHING), run.samples, steps, run.sample_stride, run.step_stride, node.units,
-        ints_at(node.places, node.places_count), index, value, offset,
-    )  # fmt: skip
-    settle(run, target, at, rows, most, not ones, steps, node.size)
+    if run.given_offset:
+        given, ones = events_of(target, run.samples), not target.value
+        for r in range(rows + 1):
+            offset[r] = given.offset[r] - first
+        for k in range(most):
+            index[k] = places[given.index[first + k]]
+            if target.value:
+                value[k] = given.value[first + k]
+    else:
+        ones = find_events(
+            floats_at(run.values, EVERYTHING), run.samples, steps, run.sample_stride, run.step_stride, node.units,
+            places, index, value, offset,
+        )  # fmt: skip
+    if node.sorts:
+        sort_rows(room, size, index, value[: 0 if ones else most], offset)
+    settle(run, target, at, rows, most, not ones, steps, size)
     return 0
 
 
@@ -240,17 +261,15 @@ def fire(table: int, row: int, run_at: int) -> int:
     nodes, (node, run, source, target) = nodes_at(table, EVERYTHING), records_of(table, row, run_at)
     samples, steps, size = run.samples, run.steps, node.size
     rows, base_steps, kind, connection, base = samples * steps, np.int64(0), np.int64(NO_FEED), row, np.int64(0)
-    copied, present_bytes = np.int64(-1), np.int64(0)
-    if node.line_code and source.steps == steps and is_pending(source):
-        if source.value or not node.line_sorted:
-            copied = spikes_to_copy(events_of(source, samples), node.line_most)
-        else:
-            copied = np.int64(0)
-        run.line_counts = np.int64(nodes[source.feed].line_only and not source.value)
+    copied, is_waiting = np.int64(-1), source.steps == steps and is_pending(source)
+    if node.line_code and is_waiting:
+        copied = spikes_of(events_of(source, samples).value, node.line_most)
     by_lines = copied >= 0
     if by_lines:
-        present_bytes = lines(signals_at(run.signals, EVERYTHING)[nodes[source.feed].source].size // 8 + 8)
-    elif source.steps == steps and is_pending(source) and not is_valued(nodes[source.feed], source):
+        run.line_index, run.line_offset = source.index, source.offset
+        run.line_counts = np.int64(nodes[source.feed].line_only and not source.value)
+        run.pooled = np.int64(node.line_pooled and not run.keeps_spikes)
+    elif is_waiting and nodes[source.feed].kind != LINES and not is_valued(nodes[source.feed], source):
         connection = source.feed
         kind, base = nodes[connection].kind, nodes[connection].bias
     elif source.steps == steps and source.feed < 0 and not source.rows:
@@ -263,21 +282,15 @@ def fire(table: int, row: int, run_at: int) -> int:
     traced = node.traced or run.keeps_traces
     trace_bytes = lines(4 * rows * size) if traced else 0
     offset_bytes = lines(8 * (rows + 1))
-    copy_bytes = present_bytes + offset_bytes + lines(4 * (copied + LANES)) if copied > 0 else 0
+    copy_bytes = offset_bytes + lines(4 * (copied + LANES)) if copied > 0 else 0
     trace_at = room_for_events(run, rows, rows * size, trace_bytes + copy_bytes)
     if not trace_at:
         return NEEDS_ROOM
-    if by_lines:
-        run.line_index, run.line_offset = source.index, source.offset
-        run.pooled = np.int64(node.line_pooled and not run.keeps_spikes)
-        if copied:
-            present_at = trace_at + trace_bytes
-            run.line_offset = present_at + present_bytes
-            run.line_index = run.line_offset + offset_bytes
-            copy_spikes(
-                events_of(source, samples), words_at(present_at, present_bytes // 8),
-                ints_at(run.line_index, copied + LANES), longs_at(run.line_offset, rows + 1),
-            )  # fmt: skip
+    if copied > 0:
+        run.line_offset = trace_at + trace_bytes
+        run.line_index = run.line_offset + offset_bytes
+        index = ints_at(run.line_index, copied + LANES)
+        repeat_events(events_of(source, samples), index, longs_at(run.line_offset, rows + 1))
     if node.fan_back and run.begun:
         results, last = longs_at(run.results, EVERYTHING), node.carried_at + node.states * size
         for sample in range(samples):
@@ -342,7 +355,7 @@ def pool(table: int, row: int, run_at: int) -> int:
         target.index, target.value, target.offset = source.index, source.value, source.offset
         return 0
     windows = Windows(
-        node.overlaps, int_rows_at(node.outputs, node.outputs_count, node.overlaps), node.channels,
+        node.overlaps, int_rows_at(node.outputs, node.outputs_count, node.overlaps), node.channels, node.depth,
         ints_at(node.first_input, node.first_input_count), ints_at(node.inputs, node.inputs_count),
         floats_at(node.divisors, node.divisors_count),
     )  # fmt: skip
@@ -458,14 +471,20 @@ def move(table: int, row: int, run_at: int) -> int:
         put_rows(target, at, steps, size)
         return 0
     events = events_of(source, run.samples)
-    at = reserve(run, 4 * events.index.size + 4)
-    if not at:
+    most, valued, more = events.index.size, events.value.size, sort_bytes(size) if node.sorts else 0
+    room = room_for_events(run, rows, most, more)
+    if not room:
         return NEEDS_ROOM
-    index = ints_at(at, events.index.size)
-    for k in range(index.size):
+    index, value, offset = events_at(room + more, rows, most)
+    for r in range(rows + 1):
+        offset[r] = events.offset[r]
+    for k in range(most):
         index[k] = moves[events.index[k]]
-    put_rows(target, 0, steps, size)
-    target.index, target.value, target.offset = at, source.value, source.offset
+    for k in range(valued):
+        value[k] = events.value[k]
+    if node.sorts:
+        sort_rows(room, size, index, value[:valued], offset)
+    settle(run, target, room + more, rows, most, valued > 0, steps, size)
     return 0
 
 
@@ -541,11 +560,14 @@ def delay(table: int, row: int, run_at: int) -> int:
             before += past[k] != 0.0
         most, largest = most + before, max(largest, before)
     most = min(most * (node.moves_count // size), rows * node.size)
-    at = room_for_events(run, rows, most, 0)
-    if not at:
+    more = sort_bytes(node.size)
+    room = room_for_events(run, rows, most, more)
+    if not room:
         return NEEDS_ROOM
+    at = room + more
     index, value, offset = events_at(at, rows, most)
     ones = delay_events(node, run, source, events, steps, largest, index, value, offset)
+    sort_rows(room, node.size, index, value, offset)
     settle(run, target, at, rows, most, not ones, steps, node.size)
     return 0
 
@@ -688,7 +710,7 @@ def proceed(nodes: Array, run: Any, run_at: int) -> Any:
                 if longs_at(run.stop, 1)[0]:
                     return np.int64(STOPPED)
                 known = run.done and nodes[run.row].constant and not (run.step_stride or run.given_offset)
-                if not (known or (run.given_offset and not run.row)):
+                if not known:
                     reason = run_node(nodes, run.row, run, run_at)
                     if reason:
                         return reason

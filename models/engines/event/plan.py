@@ -19,8 +19,8 @@ from spikeserve.models.engines.event.connections import (
     NARROW,
     SUMMED,
     as_integers,
-    feed_of,
     few_weights,
+    gather_feed,
     panels,
     sparse_feed,
     summed_by,
@@ -30,7 +30,7 @@ from spikeserve.models.engines.event.cores import ADDED, STEPPED
 from spikeserve.models.engines.event.kernels import room_for, run_neurons
 from spikeserve.models.engines.event.layouts import Layout, aligned
 from spikeserve.models.engines.event.line_kernels import run_lines
-from spikeserve.models.engines.event.lines import lines_between, pooled_by
+from spikeserve.models.engines.event.lines import Convolution, needs_order, pooled_by
 from spikeserve.models.engines.event.lines_code import lines_of
 from spikeserve.models.engines.event.narrow import byte_sum
 from spikeserve.models.engines.event.native import Native
@@ -74,7 +74,7 @@ class Plan:
         self.carried, self._constant = CarriedLayout.of(network, layouts), constant_nodes(spec)
         self.slots, self.names = [layouts[INPUT]], list[str]()
         self.layers, self.columns = dict[str, tuple[int, Layout]](), dict[str, int]()
-        self.costs = dict[str, NDArray[np.int64]]()
+        self.convolutions = dict[str, Convolution]()
         self.arrays: list[Any] = []  # what the table has the addresses of
         self.rows = np.zeros(3 * len(spec.nodes) + 4, table.NODE)  # a node has three rows at most
         at, self.room = {INPUT: 0}, 0
@@ -96,7 +96,8 @@ class Plan:
             function, fields = self._planned(node, network, sums, before[0], after)
             self._add(node.name, function, arriving, target, **fields)
         readers = [node.name for node in spec.nodes if INPUT in spec.sources[node.name]]
-        table.put(self.arrays, self.rows[0], constant=self._constant.issuperset(readers))
+        constant, sorts = self._constant.issuperset(readers), needs_order(spec, INPUT)
+        table.put(self.arrays, self.rows[0], constant=constant, sorts=sorts)
         if not self.slots[0].is_flat:
             table.put(self.arrays, self.rows[0], places=self.slots[0].places)
         read, last = spec.readout_node.name, spec.nodes[-1].name
@@ -131,9 +132,13 @@ class Plan:
     ) -> tuple[FunctionPointer, dict[str, Any]]:
         """Return the function of a node that has one input and is no neuron, and the fields that it reads."""
         if isinstance(node, nodes.Weighted):
-            fields, code = _connection(node, network, sums[node.name], before, after)
+            if isinstance(node, nodes.Linear):
+                fields, code = _connection(node, network, sums[node.name], before, after)
+            else:
+                convolution = self.convolutions[node.name] = Convolution.of(node, network, before, after)
+                fields, code = convolution.fields(), lines_of(convolution.lines)
+                fields["adder"], self.room = code.address, max(self.room, convolution.room)
             self.arrays.append(code)
-            self.costs[node.name] = fields["cost"]
             return node_kernels.connect_later, fields
         if isinstance(node, nodes.Pool):
             largest = isinstance(node, nodes.MaxPool)
@@ -144,7 +149,8 @@ class Plan:
             fields = {"scale": factors, "shift": offsets, "by_step": node.by_step}
             return node_kernels.scale if node.offset == 0 else node_kernels.shift, fields
         if isinstance(node, nodes.Moved):
-            return node_kernels.move, {"moves": _moves(node, before, after), "places": before.places}
+            sorts = needs_order(self.spec, node.name)
+            return node_kernels.move, {"moves": _moves(node, before, after), "places": before.places, "sorts": sorts}
         if isinstance(node, nodes.Delay):
             delay = np.array(node.shared) if node.shared else _by_place(network.parameter(node, "delay"), after)
             taps = after.places.reshape(max(1, len(node.shared)), -1)
@@ -183,7 +189,7 @@ class Plan:
             column=1 + len(self.columns),
             **fields,
             **_recurrent(node, network, sums[f"{node.name}.recurrent"], layout),
-            **self._lines(node, network, sums, source, layout, arrays),
+            **self._lines(node, sums, source, layout, arrays),
         )
         connection = self.rows[self.rows["target"] == source][0]
         units = self.slots[connection["source"]].size if connection["kind"] == GATHER else 0
@@ -194,30 +200,30 @@ class Plan:
             self._add(node.name, node_kernels.count_spikes, source, target, column=column, read=read, **fields)
 
     def _lines(
-        self, node: nodes.Neuron, network: Network, sums: Sums, source: int, layout: Layout, arrays: frozenset[str]
+        self, node: nodes.Neuron, sums: Sums, source: int, layout: Layout, arrays: frozenset[str]
     ) -> dict[str, Any]:
         """Return the fields by which a layer runs line by line with a convolution before it; none if it cannot."""
-        spec, by_name = self.spec, {each.name: each for each in self.spec.nodes}
-        name, *others = spec.sources[node.name]
-        before, readers = by_name.get(name), [each for each in spec.nodes if node.name in spec.sources[each.name]]
-        if others or before is None:
+        spec, (name, *others) = self.spec, self.spec.sources[node.name]
+        convolution, program = self.convolutions.get(name), program_of(node)
+        if others or convolution is None or not isinstance(node, nodes.Spiking) or node.several or node.recurrent:
             return {}
+        readers = [each for each in spec.nodes if node.name in spec.sources[each.name]]
         is_read_once = len(readers) == 1 and node.name != spec.readout_node.name
-        pool = pooled_by(readers[0], layout.shape) if is_read_once else 1
-        connection = self.rows[np.flatnonzero(self.rows["target"] == source)[0]]
-        arriving = self.slots[connection["source"]]
-        made = lines_between(before, node, network, sums[name], arriving, layout, pool)
-        if made is None:
+        chosen = convolution.with_neurons(sums[name], pooled_by(readers[0], layout.shape) if is_read_once else 1)
+        if chosen is None:
             return {}
-        lines, tables = made
-        code = lines_of(lines, program_of(node), arrays, padded=layout.places.size < layout.size)
+        lines, tables = chosen
+        code = lines_of(lines, (program, arrays, layout.places.size < layout.size))
         self.arrays.append(code)
-        self.room = max(self.room, lines.room(arriving.image[1], layout.image[1]))
+        connection = self.rows[np.flatnonzero(self.rows["target"] == source)[0]]
         connection["line_only"] = sum(name in each for each in spec.sources.values()) == 1
-        costs = np.resize(self.costs[name][:: lines.channels], math.prod(arriving.image))
-        fields = {"line_runner": run_lines.address, "line_code": code.address, "line_pooled": lines.pool > 1}
-        is_sorted = isinstance(by_name.get(spec.sources[name][0]), nodes.Spiking | nodes.Pool)
-        return {**fields, "line_cost": costs, "line_sorted": is_sorted, **tables}
+        return {
+            "line_runner": run_lines.address,
+            "line_code": code.address,
+            "line_pooled": lines.pool > 1,
+            "line_cost": convolution.cost,
+            **tables,
+        }
 
 
 def _read(readout: Readout) -> dict[str, Any]:
@@ -264,33 +270,28 @@ def _by_step(values: FloatArray, node: nodes.Scale, layout: Layout) -> FloatArra
 
 
 def _connection(
-    node: nodes.Weighted, network: Network, rule: Sum, before: Layout, after: Layout
+    node: nodes.Linear, network: Network, rule: Sum, before: Layout, after: Layout
 ) -> tuple[dict[str, Any], Native | None]:
     """Return the fields of a connection, and the function that adds it up if there is one."""
     bias = network.tensor(node, "bias")
-    per_channel = np.zeros(after.shape[0], np.float32) if bias is None else bias
-    spread = np.broadcast_to(per_channel.reshape(-1, *(1 for _ in after.shape[1:])), after.shape)
-    by_element = fan_out(node, before.shape, network).ravel()
-    if (by_element == by_element[0]).all():
-        cost = by_element[:1]
-    else:
-        cost = np.zeros(before.size, np.int64)
-        cost[before.places] = by_element
-    row, packed = after.to_rows(spread.reshape(-1)), None
-    name, linear = f"{node.name}.weight", isinstance(node, nodes.Linear)
+    row = after.to_rows(np.zeros(after.places.size, np.float32) if bias is None else bias)
+    cost = fan_out(node, before.shape, network).ravel()
+    if (cost == cost[0]).all():
+        cost = cost[:1]
+    elif not before.is_flat:
+        cost = np.bincount(before.places, cost, before.size).astype(np.int64)
+    name, packed = f"{node.name}.weight", None
     stored = network.stored[name]
     few = FEW if isinstance(stored, Sparse) and node.weight_bits is None else FEW_BYTES  # as their price says
-    sparse = few_weights(stored, few) if linear else None
-    if linear and sparse is None:
+    sparse = few_weights(stored, few)
+    if sparse is None:
         senders = np.arange(before.places.size, dtype=np.int32)
         packed = byte_sum(rule, network.tensors[name], row, senders, before.places.size, after)
     if packed is not None:
-        inputs = node.in_features if isinstance(node, nodes.Linear) else before.size
-        tables = packed.feed(inputs, after.size)._asdict()
-        return {**tables, "bias": packed.base, "cost": cost}, packed.code
-    if linear and sparse is None:
+        return {**packed.feed(node.in_features, after.size)._asdict(), "bias": packed.base, "cost": cost}, packed.code
+    if sparse is None:
         sparse = few_weights(stored, FEW)
-    feed = feed_of(node, network, before, after) if sparse is None else sparse_feed(sparse, after)
+    feed = gather_feed(network.tensors[name], after) if sparse is None else sparse_feed(sparse, after)
     feed = summed_by(rule, feed)
     bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
     return {**feed._asdict(), "bias": bias, "cost": cost}, None

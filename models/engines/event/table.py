@@ -38,14 +38,7 @@ class Feed(NamedTuple):
 
     PASS: no connection; an event is the current at its own place, and there is no bias.
 
-    SCATTER: an event at a place adds blocks of weights, side by side, to outputs as its row of `sender` says: the first
-    place of its position, which has so many `channels`; the place in a row of outputs and that among the weights where
-    the first block begins; the lines of each block, how many blocks there are, and the vectors of a line. The next line
-    lies `output_step` and `weight_step` further, the next block `column_step` and `kernel_step`. `channel_step` is the
-    distance from one channel's weights to the next one's, or 0 where several channels of a position cannot be added at
-    once (their outputs differ) or would gain nothing (their lines are short). The vectors are half ones if `halves`:
-    where channels do not fill whole ones, vectors of neighbouring positions would overlap, and each wait for the one
-    before.
+    LINES: a convolution, see `lines`; `weight` is its own, and the function at the address `adder` makes its currents.
 
     SPARSE: an event at a place adds its weights, first_weight[place] to first_weight[place + 1], each to the output
     that `receivers` names, in ascending order; a row has `channels` outputs.
@@ -55,17 +48,10 @@ class Feed(NamedTuple):
 
     kind: int
     weight: FloatArray
-    sender: Ints
     first_weight: Ints
     receivers: Ints
     channels: int
     fan_out: float
-    output_step: int
-    weight_step: int
-    column_step: int
-    kernel_step: int
-    channel_step: int
-    halves: int
     summed: int
     grid: float
     most: float
@@ -78,13 +64,14 @@ class Windows(NamedTuple):
     """A pool both ways.
 
     `outputs` (size, overlaps) holds the places that each place counts for, -1 behind the last; `inputs` from
-    first_input[q] to first_input[q + 1] are the positions under window q, of `channels` places each. `divisors` are
-    what a sum is divided by at each place, or at all (1,).
+    first_input[q] to first_input[q + 1] are the positions under window q, of `channels` places each, as many of which
+    count as its own `depth`. `divisors` are what a sum is divided by at each place, or at all (1,).
     """
 
     overlaps: int
     outputs: Ints
     channels: int
+    depth: int
     first_input: Ints
     inputs: Ints
     divisors: FloatArray
@@ -106,7 +93,7 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 
 # What a node is to its function in `node_kernels`. `name` has its function's address, `source` and `target` the signals
 # that it takes and gives, and `others` all that it takes if they are several. `size` is how long a row of the target
-# is, with `units` elements at `places`.
+# is, with `units` elements at `places`. It `sorts` its events by their places where a convolution wants them so.
 #
 # A connection has the fields of its `Feed`, its `bias` (size,) or a `narrow.ByteSum`'s `base`, and an
 # event's `cost` at each place, or at all (1,). A pool has those of its `Windows` and its `divisors` (1,) or
@@ -122,18 +109,18 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # membranes are `traced`. The number of its spikes goes to the column `column` of the results, and each neuron's to the
 # counts if it is `read`.
 #
-# A layer that may run with the convolution before it line by line has the address `line_code` of `lines_code.lines_of`,
-# whose arrays and `line_grid` are those of its arguments, and `line_runner`, that of `run_lines`. Its events may have
-# values up to `line_most`, and are `line_sorted` where their order is that of their places. It may be `line_pooled`,
-# with the pool behind it. It counts the operations of a connection that has it as its only reader, `line_only`.
+# A convolution has its `line_table`, see `lines`. A layer that may run with it has the address `line_code` of a
+# function of `lines_code`, whose arrays and `line_grid` are those of that one's arguments, and `line_runner`, that of
+# `run_lines`. Its events may have values up to `line_most`. It may be `line_pooled`, with the pool behind it. It counts
+# the operations of a convolution that has it as its only reader, `line_only`.
 #
 # A sample's state lies `carried_at` in its row, see `carried`: that of a layer, or the `longest` last rows of a delay.
 NODE = _record(
     "function runner source target size units constant code states recurrent_summed recurrent_adder carried_at spiking "
     "several traced fan_back column read largest dense longest operation heads rows inner columns by_step of_trace "
-    "line_runner line_code line_pooled line_sorted line_only",
+    "line_runner line_code line_pooled line_only sorts",
     "others bias cost parameters rest inside recurrent_weight recurrent_bias elements places scale shift moves delay "
-    "divisors line_sizes line_weight line_base line_cost",
+    "divisors line_table line_weight line_base line_cost",
     "recurrent_grid line_grid line_most",
     (Feed, Windows),
 )

@@ -258,7 +258,7 @@ _SIZES = (12, 6, 4, 2, 1) if WIDE else (4, 2, 1)
 gather_spikes = _gather(FLOATS, _SIZES)
 gather_values = _gather(FLOATS, valued=True)
 gather_exact_values = _gather(EXACT_FLOATS, _SIZES, valued=True)  # where float32 holds every partial sum
-gather_integers, gather_to_floats = (_gather(INTEGERS, rounded=rounded) for rounded in (False, True))
+gather_to_floats = _gather(INTEGERS, rounded=True)
 gather_floats_in_doubles, gather_integers_in_doubles = (
     _gather(arithmetic, (2, 1), valued=True, rounded=True) for arithmetic in (DOUBLES, INTEGERS_IN_DOUBLES)
 )
@@ -336,8 +336,8 @@ multiply_floats_tile, multiply_floats_column = (
 )
 
 
-def _add_block(arithmetic: Arithmetic, *, valued: bool = False) -> Any:
-    """Make the intrinsic that adds a block of weights to a row of outputs, which holds sums as they are held.
+def _add_block(*, valued: bool) -> Any:
+    """Make the intrinsic that adds a block of floats to a row of them.
 
     (row, o, weight, w, lines, vectors, output_step, weight_step, factor, halves): row[o:] += weight[w:], times `factor`
     if `valued`, for so many vectors, or half ones, line after line: the next lies `output_step` and `weight_step`
@@ -352,17 +352,17 @@ def _add_block(arithmetic: Arithmetic, *, valued: bool = False) -> Any:
         builder = code.builder
 
         def add_lanes(lanes: int) -> None:
-            weights, sums = (code.of(ir.VectorType(kind, lanes)) for kind in (arithmetic.stored, arithmetic.summed))
+            floats = code.of(ir.VectorType(_F32, lanes))
             with cgutils.for_range(builder, lines) as line:
                 there = builder.add(o, builder.mul(line.index, output_step))
                 here = builder.add(w, builder.mul(line.index, weight_step))
                 with cgutils.for_range(builder, vectors) as vector:
                     shift = builder.mul(vector.index, _I64(lanes))
                     at = builder.add(there, shift)
-                    term = arithmetic.load(weights, weight, builder.add(here, shift))
+                    term = floats.load(weight, builder.add(here, shift))
                     if valued:
-                        term = arithmetic.times(weights, factor, term)
-                    sums.store(arithmetic.add(weights, sums.load(row, at), term), row, at)
+                        term = builder.fmul(floats.splat(factor), term)
+                    floats.store(builder.fadd(floats.load(row, at), term), row, at)
 
         with builder.if_else(builder.icmp_signed("!=", halves, halves.type(0))) as (then, otherwise):
             with then:
@@ -373,11 +373,7 @@ def _add_block(arithmetic: Arithmetic, *, valued: bool = False) -> Any:
     return add_block
 
 
-add_block, add_block_values = (_add_block(FLOATS, valued=valued) for valued in (False, True))
-add_block_integers = _add_block(INTEGERS)
-add_block_doubles, add_block_integers_in_doubles = (
-    _add_block(arithmetic, valued=True) for arithmetic in (DOUBLES, INTEGERS_IN_DOUBLES)
-)
+add_block, add_block_values = (_add_block(valued=valued) for valued in (False, True))
 
 
 @written()

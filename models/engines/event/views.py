@@ -40,9 +40,7 @@ def events_of(signal: Any, samples: int) -> Any:
 def feed_of(node: Any, kind: int) -> Any:
     """Return a connection's tables; those of a node that is none are empty."""
     return Feed(
-        kind, floats_at(node.weight, node.weight_count), int_rows_at(node.sender, node.sender_count, 6),
+        kind, floats_at(node.weight, node.weight_count),
         ints_at(node.first_weight, node.first_weight_count), ints_at(node.receivers, node.receivers_count),
-        node.channels, node.fan_out, node.output_step, node.weight_step, node.column_step, node.kernel_step,
-        node.channel_step, node.halves, node.summed, node.grid, node.most, node.fine, node.fan_in,
-        node.adder,
+        node.channels, node.fan_out, node.summed, node.grid, node.most, node.fine, node.fan_in, node.adder,
     )  # fmt: skip

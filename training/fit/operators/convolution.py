@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,14 +13,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv1d_input, conv2d_input
 
-from spikeserve.models.engines.event.connections import feed_of
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.event.table import Feed
-from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Conv1d, Conv2d
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.training.fit.operators import convolution_kernels as kernels
 from spikeserve.training.fit.operators.memory import flat
+from spikeserve.training.fit.operators.senders import Senders
 from spikeserve.training.fit.operators.spikes import NO_FLOATS, Lists, Spikes, carrier
 from spikeserve.training.fit.operators.threads import in_parts, parts_of
 
@@ -29,12 +26,12 @@ Node = Conv1d | Conv2d
 
 
 class Tables(NamedTuple):
-    """What is the same for every batch: the feed without weights, and where each of its weights is in PyTorch's order.
+    """What is the same for every batch: the senders without weights, and where each weight is in PyTorch's order.
 
-    `order` (weights of the feed,) has places of the weight, flat, and one behind its end for padding.
+    `order` (weights of the senders,) has places of the weight, flat, and one behind its end for padding.
     """
 
-    feed: Feed
+    senders: Senders
     order: Tensor
     leaving: Layout
 
@@ -46,13 +43,10 @@ def tables_of(node: Node, shape: Shape) -> Tables:
     count = node.out_channels * node.in_channels // node.groups * math.prod(window.extent for window in windows)
     shape_of_weight = (node.out_channels, node.in_channels // node.groups, *(window.extent for window in windows))
     numbers = np.arange(1, count + 1, dtype=np.float32).reshape(shape_of_weight)  # exact: below 2**24
-    numbered = cast(Network, SimpleNamespace(tensors={f"{node.name}.weight": numbers}))
     arriving, leaving = Layout.of(shape), Layout.of(node.output_shape(shape))
-    feed = feed_of(node, numbered, arriving, leaving)
-    order = torch.from_numpy(feed.weight.astype(np.int64) - 1)
-    # Neighbours in PyTorch's order are of one channel: no two of them send from one position.
-    feed = feed._replace(sender=np.ascontiguousarray(feed.sender[arriving.places]), channel_step=0)
-    return Tables(feed, torch.where(order < 0, count, order), leaving)
+    senders = Senders.of(node, numbers, arriving, leaving)
+    order = torch.from_numpy(senders.weight.astype(np.int64) - 1)
+    return Tables(senders, torch.where(order < 0, count, order), leaving)
 
 
 def node_of(connection: nn.Module, shape: Shape) -> Node | None:
@@ -85,7 +79,7 @@ class Convolve(torch.autograd.Function):
         currents = torch.empty(*spikes.shape[:2], *tables.leaving.shape)
         in_parts(
             kernels.run_convolution, spikes.lists.rows, *spikes.lists.by_row,
-            tables.feed._replace(weight=flat(weights)), *_row(tables, bias), flat(currents),
+            tables.senders._replace(weight=flat(weights)), *_row(tables, bias), flat(currents),
         )  # fmt: skip
         return currents
 
@@ -104,7 +98,7 @@ class Convolve(torch.autograd.Function):
             count = tables.order.numel()
             gradients = torch.empty(parts_of(spikes.lists.rows), count)
             in_parts(
-                kernels.convolution_gradient, spikes.lists.rows, flat(errors), *spikes.lists.by_row, tables.feed,
+                kernels.convolution_gradient, spikes.lists.rows, flat(errors), *spikes.lists.by_row, tables.senders,
                 *_row(tables, None), flat(gradients),
             )  # fmt: skip
             to_weight = torch.zeros(weight.numel() + 1).index_put_((tables.order,), gradients.sum(0))[:-1]

@@ -2,7 +2,7 @@
 
 Events have the places of PyTorch's order, channel after channel. A convolution adds up a row of outputs, and a row of
 errors is read, with channels last and padded to whole vectors, as the event engine does; each is turned around in the
-cache. `Feed` is that engine's table of what a place sends where.
+cache.
 """
 
 from __future__ import annotations
@@ -11,15 +11,44 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, reached, scatter
+from spikeserve.models.engines.event.compiled import borrowing
+from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats
 from spikeserve.models.engines.event.vectors import LANES, add_block, add_block_values, copy
 from spikeserve.training.fit.operators.products import transpose
 from spikeserve.training.fit.operators.threads import Kernel
 
 
+@borrowing
+def reached(senders: Any, place: int) -> Any:
+    """Return where an event's blocks begin, in a row and among the weights, and their lines, number and vectors."""
+    o, w, lines = senders.sender[place, 0], senders.sender[place, 1], senders.sender[place, 2]
+    return (
+        np.int64(o),
+        np.int64(w),
+        np.int64(lines),
+        np.int64(senders.sender[place, 3]),
+        np.int64(senders.sender[place, 4]),
+    )
+
+
+@borrowing
+def scatter(row: Array, senders: Any, index: Array, value: Array, k0: int, k1: int) -> None:
+    """Add what the events k0 to k1 send to a row of outputs."""
+    weight, output_step, weight_step = senders.weight, senders.output_step, senders.weight_step
+    for k in range(k0, k1):
+        o, w, lines, blocks, vectors = reached(senders, np.int64(index[k]))
+        for _ in range(blocks):
+            if value.size:
+                add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[k], senders.halves)
+            else:
+                add_block(row, o, weight, w, lines, vectors, output_step, weight_step, ONE, senders.halves)
+            o += senders.column_step
+            w += senders.kernel_step
+
+
 @Kernel
 def run_convolution(
-    index: Array, value: Array, offset: Array, feed: Any, base: Array, stride: int, channels: int, positions: int,
+    index: Array, value: Array, offset: Array, senders: Any, base: Array, stride: int, channels: int, positions: int,
     currents: Array, first: int, end: int, _: int,
 ) -> None:  # fmt: skip
     """Write `base` and what the events of the rows `first` to `end` send into currents (rows, channels, positions).
@@ -31,20 +60,20 @@ def run_convolution(
     size = channels * positions
     for row in range(first, end):
         copy(row_of, 0, base, 0, base.size)
-        scatter(row_of, feed, index, value, offset[row], offset[row + 1])
+        scatter(row_of, senders, index, value, offset[row], offset[row + 1])
         transpose(currents, row * size, positions, row_of, 0, stride, positions, channels, True, False)
 
 
 @Kernel
 def convolution_gradient(
-    errors: Array, index: Array, value: Array, offset: Array, feed: Any, base: Array, stride: int, channels: int,
+    errors: Array, index: Array, value: Array, offset: Array, senders: Any, base: Array, stride: int, channels: int,
     positions: int, gradients: Array, first: int, end: int, part: int,
 ) -> None:  # fmt: skip
     """Add the errors (rows, channels, positions) that the events of the rows `first` to `end` reach to a gradient.
 
-    That is the part's of gradients (parts, weights of the feed), whose order is that of the feed's weight.
+    That is the part's of gradients (parts, weights of the senders), whose order is that of the senders's weight.
     """
-    count = feed.weight.size
+    count = senders.weight.size
     gradient = gradients[part * count : (part + 1) * count]
     gradient[:] = 0.0
     row_of = aligned_floats(base.size + 4 * LANES)
@@ -56,15 +85,15 @@ def convolution_gradient(
         transpose(row_of, 0, stride, errors, row * size, positions, channels, positions, False, True)
         for k in range(offset[row], offset[row + 1]):
             factor = value[k] if value.size else np.float32(1)
-            o, w, lines, blocks, vectors = reached(feed, np.int64(index[k]))
-            step, weight_step = feed.output_step, feed.weight_step
+            o, w, lines, blocks, vectors = reached(senders, np.int64(index[k]))
+            step, weight_step = senders.output_step, senders.weight_step
             for _ in range(blocks):
-                if feed.halves or value.size:
-                    add_block_values(gradient, w, row_of, o, lines, vectors, weight_step, step, factor, feed.halves)
+                if senders.halves or value.size:
+                    add_block_values(gradient, w, row_of, o, lines, vectors, weight_step, step, factor, senders.halves)
                 else:
                     add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, ONE, False)
-                o += feed.column_step
-                w += feed.kernel_step
+                o += senders.column_step
+                w += senders.kernel_step
 
 
 @Kernel
