@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from spikeserve.models.bundle.copies import CACHE
 from spikeserve.models.bundle.repository import PRETRAINED
 from spikeserve.service.app import make_services
 from spikeserve.service.errors import Misconfigured
@@ -56,15 +57,15 @@ def test_but_keys_that_come_out_empty_start_no_open_server(
     assert not KeyRing.of(read_settings(["--repository", str(repository)]))
 
 
-@pytest.mark.parametrize("flags", [[], ["--max-events", "7"], ["--max-events=7"]])
-def test_a_setting_that_is_gone_says_what_stands_for_it(monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
-    if not flags:
-        monkeypatch.setenv("SPIKESERVE_MAX_EVENTS", "7")
-    with pytest.raises(Misconfigured) as refused:
-        read_settings(flags)
-    assert str(refused.value) == (
-        "max_events: is no setting any more (SPIKESERVE_MAX_EVENTS, --max-events); it is an eighth of max_body_bytes"
-    )
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_setting_that_is_gone_says_what_stands_for_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    variable, flag = f"SPIKESERVE_{name.upper()}", f"--{name.replace('_', '-')}"
+    for flags in ([flag, "7"], [f"{flag}=7"], *([] if variable == CACHE else [[]])):  # of that one the variable is left
+        if not flags:
+            monkeypatch.setenv(variable, "7")
+        with pytest.raises(Misconfigured) as refused:
+            read_settings(flags)
+        assert str(refused.value) == f"{name}: is no setting any more ({variable}, {flag}); {REMOVED[name]}"
     assert not REMOVED.keys() & with_protocols().model_fields.keys()
 
 

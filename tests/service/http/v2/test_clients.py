@@ -15,8 +15,7 @@ from tests.serving import Process, running
 
 with warnings.catch_warnings():  # what they warn of at import is theirs
     warnings.simplefilter("ignore")
-    why = "the extra 'clients' is not installed"
-    triton = pytest.importorskip("tritonclient.http", reason=why)
+    triton = pytest.importorskip("tritonclient.http", reason="the extra 'clients' is not installed")
 
 
 @pytest.fixture(scope="module")
