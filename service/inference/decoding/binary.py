@@ -68,10 +68,12 @@ def read_npy(content: bytes) -> NDArray[Any]:
             f"the body is an .npy whose shape {cut(show(header.shape))} takes {cut(str(takes))} bytes as "
             f"{cut(str(header.dtype))}, but {holds} follow its header"
         )
-    if not takes:
-        return np.empty(header.shape, header.dtype)
-    flat: NDArray[Any] = np.frombuffer(content, header.dtype, count, header.start)
-    return flat.reshape(header.shape, order="F" if header.by_columns else "C")
+    empty: NDArray[Any] = np.empty(0, header.dtype)
+    flat = np.frombuffer(content, header.dtype, count, header.start) if takes else empty
+    try:
+        return flat.reshape(header.shape, order="F" if header.by_columns else "C")
+    except ValueError as error:  # of an empty array, whose other axes NumPy bounds as well
+        raise MalformedBody(f"the body is an .npy whose axes no array can have: {cut(show(header.shape))}") from error
 
 
 def header_of(content: bytes) -> Header:

@@ -119,6 +119,7 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", NPY, "", 400, "the body is an .npy whose header has 2147483647 bytes"),
         (HEADER.replace(b"<f4", b"<q9") % b"1,", NPY, "", 400, "the body is an .npy whose header is '{'descr': '<q9'"),
         (HEADER % b"2**60,", NPY, "", 400, "the body is an .npy whose header is '{'descr': "),
+        (HEADER % b"0,2305843009213693952,", NPY, "", 400, "the body is an .npy whose axes no array can have: 0×2"),
         (HEADER_OF_ROWS % b"2,", NPY, "", 400, "the body is an .npy of arrays, ('<f4', (3,)), expected one of numbers"),
         (
             HEADER % b"4611686018427387904,",
