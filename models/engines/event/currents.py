@@ -75,19 +75,19 @@ def gather_bytes(
 
 @borrowing
 def gather_doubles(
-    sums: Array, s: int, base: Array, b: int, weight: Array, integers: bool, size: int, units: int, index: Array,
-    value: Array, k0: int, k1: int, grid: float,
+    sums: Array, s: int, base: Array, weight: Array, integers: bool, size: int, units: int, index: Array,
+    value: Array, k0: int, k1: int, grid: np.float32,
 ) -> None:  # fmt: skip
-    """Write base[b:] plus the weights of the events k0 to k1 times their values into sums[s:], added up in float64.
+    """Write base plus the weights of the events k0 to k1 times their values into sums[s:], added up in float64.
 
     `weight` holds panels, as floats or integers, as `base` does; the sums count `grid` times.
     """
     for j in range(0, size, PANEL):
         width, w = min(PANEL, size - j), units * j
         if integers:
-            gather_integers_in_doubles(sums, s + j, base, b + j, weight, w, width, width, index, value, k0, k1, grid)
+            gather_integers_in_doubles(sums, s + j, base, j, weight, w, width, width, index, value, k0, k1, grid)
         else:
-            gather_floats_in_doubles(sums, s + j, base, b + j, weight, w, width, width, index, value, k0, k1, grid)
+            gather_floats_in_doubles(sums, s + j, base, j, weight, w, width, width, index, value, k0, k1, grid)
 
 
 @inlined
@@ -233,9 +233,7 @@ def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, r
         elif feed.kind != GATHER:
             sparse_doubles(sums, s, base, feed, size, place, value, none, k1 - k0)
         else:
-            gather_doubles(
-                sums, s, base, none, feed.weight, integers, size, units, place, value, none, k1 - k0, feed.grid
-            )
+            gather_doubles(sums, s, base, feed.weight, integers, size, units, place, value, none, k1 - k0, grid)
 
 
 @borrowing

@@ -30,6 +30,8 @@ _FLOATS = _F32.as_pointer()
 _BYTES, _SHORTS = ir.VectorType(_I8, BYTES), ir.VectorType(_I16, BYTES // 2)
 _INTEGERS, _DOUBLES = ir.VectorType(_I32, LANES), ir.VectorType(_F64, LANES)
 
+GATHERING = ir.FunctionType(_I64, [*[_FLOATS] * 4, _I64, _PLACES, _FLOATS, _I64, _I64, _F32])  # see `gathering`
+
 
 @cache
 def gathering(group: int) -> Native:
@@ -38,8 +40,7 @@ def gathering(group: int) -> Native:
     (sums, base, shifts, weight, width, index, value, k0, k1, grid): sums[:width] = (base + the sum of the events k0 to
     k1, shifted) * grid. An event counts as often as its value says, or once if that is null.
     """
-    arguments = [*[_FLOATS] * 4, _I64, _PLACES, _FLOATS, _I64, _I64, _F32]
-    return native(("gathering", group), arguments, partial(_write_gathering, group))
+    return native(("gathering", group), [*GATHERING.args], partial(_write_gathering, group))
 
 
 def _write_gathering(group: int, builder: Any, arguments: Any) -> None:

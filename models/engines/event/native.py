@@ -38,6 +38,7 @@ MOST_CACHED = 512  # files, of some kilobytes each
 NAME = "step"
 _CPU: str = config.CPU_NAME or llvm.get_host_cpu_name()
 _lock, _numbers = Lock(), count()
+_I64 = ir.IntType(64)
 
 
 class Native:
@@ -169,6 +170,27 @@ def _at(kind: Any) -> Any:
     return at
 
 
+class Record:
+    """The record at an address, or of that number in a table, for code that loads its fields."""
+
+    def __init__(self, builder: Any, dtype: Any, table: Any, number: Any = None) -> None:
+        self.builder, self.dtype = builder, dtype
+        self.address = table if number is None else builder.add(table, builder.mul(number, _I64(dtype.itemsize)))
+
+    def __getitem__(self, name: str) -> Any:
+        """Load a whole number, or the address of an array."""
+        at = self.builder.add(self.address, _I64(self.dtype.fields[name][1]))
+        return self.builder.load(self.builder.inttoptr(at, _I64.as_pointer()))
+
+    def array(self, name: str, item: Any) -> Any:
+        """Load the address of an array as a pointer to the type of its items."""
+        return self.builder.inttoptr(self[name], item.as_pointer())
+
+    def float(self, name: str) -> Any:
+        """Load a float as a float32."""
+        return self.builder.fptrunc(self.builder.bitcast(self[name], ir.DoubleType()), ir.FloatType())
+
+
 @intrinsic
 def records_of(_: Any, table: Any, row: Any, run: Any) -> Any:
     """Return the record of the node at a row, that of the run, and those of the signals that the node takes and gives.
@@ -178,19 +200,12 @@ def records_of(_: Any, table: Any, row: Any, run: Any) -> Any:
     kinds = Tuple([from_dtype(each) for each in (NODE, RUN, SIGNAL, SIGNAL)])
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        (table, row, run), i64 = arguments, ir.IntType(64)
-
-        def field(record: Any, dtype: Any, name: str) -> Any:
-            at = builder.add(record, i64(dtype.fields[name][1]))
-            return builder.load(builder.inttoptr(at, i64.as_pointer()))
-
-        def signal(name: str) -> Any:
-            return builder.add(field(run, RUN, "signals"), builder.mul(field(node, NODE, name), i64(SIGNAL.itemsize)))
-
-        node = builder.add(table, builder.mul(row, i64(NODE.itemsize)))
-        records = zip((node, run, signal("source"), signal("target")), kinds, strict=True)
+        table, row, run = arguments
+        node, of_run = Record(builder, NODE, table, row), Record(builder, RUN, run)
+        source, target = (Record(builder, SIGNAL, of_run["signals"], node[name]) for name in ("source", "target"))
+        records = zip((node, of_run, source, target), kinds, strict=True)
         return context.make_tuple(
-            builder, kinds, [builder.inttoptr(at, context.get_value_type(kind)) for at, kind in records]
+            builder, kinds, [builder.inttoptr(each.address, context.get_value_type(kind)) for each, kind in records]
         )
 
     return kinds(table, row, run), generate

@@ -13,10 +13,10 @@ from spikeserve.models.engines.event import node_kernels, table
 from spikeserve.models.engines.event.carried import CarriedLayout
 from spikeserve.models.engines.event.compiled import FunctionPointer
 from spikeserve.models.engines.event.connections import (
-    FLOATS,
     GATHER,
     INTEGERS,
     NARROW,
+    PANEL,
     SUMMED,
     as_integers,
     few_weights,
@@ -28,13 +28,14 @@ from spikeserve.models.engines.event.connections import (
 )
 from spikeserve.models.engines.event.cores import ADDED, STEPPED
 from spikeserve.models.engines.event.kernels import room_for, run_neurons
+from spikeserve.models.engines.event.layers import GATHERED, layer_of
 from spikeserve.models.engines.event.layouts import Layout, aligned
 from spikeserve.models.engines.event.line_kernels import run_lines
 from spikeserve.models.engines.event.lines import Convolution, needs_order, pooled_by
 from spikeserve.models.engines.event.lines_code import lines_of
 from spikeserve.models.engines.event.narrow import byte_sum
 from spikeserve.models.engines.event.native import Native
-from spikeserve.models.engines.event.steps import rows_at, scalars, step_of
+from spikeserve.models.engines.event.steps import rows_at, scalars
 from spikeserve.models.engines.fan_out import constant_nodes, fan_out, recurrent_fan_out
 from spikeserve.models.engines.state import longest_delay
 from spikeserve.models.neurons import at_rest, program_of
@@ -167,7 +168,12 @@ class Plan:
         values = {name: network.parameter(node, name) for name in program.parameters}
         arrays = frozenset(name for name, value in values.items() if value.ndim)
         inside = np.packbits(np.isin(np.arange(layout.size), layout.places), bitorder="little").view(np.uint16)
-        code = step_of(program, arrays, padded=layout.places.size < layout.size)
+        recurrent = _recurrent(node, network, sums[f"{node.name}.recurrent"], layout)
+        connection = self.rows[self.rows["target"] == source][0]
+        linear = connection["kind"] == GATHER
+        gathers = linear and layout.size <= PANEL and connection["summed"] in GATHERED
+        summed = int(connection["summed"]) if gathers else None
+        code = layer_of(program, arrays, layout, summed, recurrent.get("recurrent_summed"))
         read = node.name == self.spec.readout_node.name
         fields = {"fan_back": recurrent_fan_out(layout.shape) if node.recurrent else 0, "elements": layout.elements}
         self.arrays.append(code)
@@ -185,14 +191,14 @@ class Plan:
             carried_at=self.carried.begins.get(node.name, 0),  # one without a state remembers nothing
             spiking=spiking,
             several=isinstance(node, nodes.Spiking) and node.several,
+            gathers=gathers,
             traced=not spiking or (read and self.spec.readout.of_membrane),
             column=1 + len(self.columns),
             **fields,
-            **_recurrent(node, network, sums[f"{node.name}.recurrent"], layout),
+            **recurrent,
             **self._lines(node, sums, source, layout, arrays),
         )
-        connection = self.rows[self.rows["target"] == source][0]
-        units = self.slots[connection["source"]].size if connection["kind"] == GATHER else 0
+        units = self.slots[connection["source"]].size if linear else 0
         self.layers[node.name], self.room = (target, layout), max(self.room, room_for(layout.size, units))
         if spiking:
             self.columns[node.name] = 1 + len(self.columns)
@@ -319,7 +325,7 @@ def _rest(node: nodes.Neuron, program: Program, values: Mapping[str, FloatArray]
 
 def _recurrent(node: nodes.Neuron, network: Network, rule: Sum, layout: Layout) -> dict[str, Any]:
     if node.recurrent is None:
-        return {"recurrent_summed": FLOATS, "recurrent_grid": 1.0}
+        return {}
     bias = network.tensor(node, "recurrent.bias")
     later = layout.to_rows(np.zeros(layout.places.size, np.float32) if bias is None else bias)
     start = later if node.recurrent.bias_at_start else np.zeros_like(later)

@@ -1,26 +1,24 @@
-"""The steps of neurons as vector code: one row for each operation, and the function that steps a layer's neurons.
+"""The steps of neurons as vector code: one row for each operation, and a layer's step, a vector of neurons at a time.
 
 The rows of `OPERATIONS` take vectors in registers. Each operation rounds by itself, as no flag of LLVM's allows
-anything else. Inference makes one function for each program, `step_of`; training writes its own with the same rows.
+anything else. Inference makes a function of each program, `layers.layer_of`; training writes its own with these rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
-from spikeserve.models.engines.event.native import Native, native
-from spikeserve.models.engines.event.vectors import LANES, Code, list_places
+from spikeserve.models.engines.event.vectors import LANES, Code
 from spikeserve.models.spec.exponential import HIGHEST, LOWEST, parts
 from spikeserve.models.spec.expressions import Expression, evaluate, in_order, leaf
 from spikeserve.models.spec.program import CURRENT, FEEDBACK, Program
 
 EXPONENT_BIAS, MANTISSA_BITS = 1023, 52  # of a float64
-_I64, _I32, _I16 = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+_I64 = ir.IntType(64)
 _FLOATS = ir.FloatType().as_pointer()
 _DOUBLES, _WIDE = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(_I64, LANES)
 _VECTOR, _MASK = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(1), LANES)
@@ -153,44 +151,12 @@ def rows_at(program: Program, arrays: frozenset[str]) -> int:
     return -(-len(scalars(program, arrays)) // LANES) * LANES
 
 
-def step_of(program: Program, arrays: frozenset[str], *, padded: bool) -> Native:
-    """Make the function that steps some neurons of a layer, lists those that fired, and returns how many are listed.
-
-    (count, current, feedback, states, s_stride, parameters, p_stride, inside, index, listed, several, trace): it steps
-    `count` neurons, whole vectors of them. State k lies at states[k * s_stride:], parameters as `plan` lays them out,
-    those of each neuron `p_stride` apart. `inside` has the bits of a vector that are no padding; in a layer that is
-    `padded`, what stands between its neurons never fires. Who fired goes to index[listed:], how often to `several`, and
-    the membranes to `trace` unless that is null.
-    """
-    arguments = [_I64, *[_FLOATS] * 3, _I64, _FLOATS, _I64, _I16.as_pointer(), _I32.as_pointer(), _I64]
-    key, build = (program, arrays, padded), partial(_write_step, program, arrays, padded)
-    return native(key, [*arguments, _FLOATS, _FLOATS], build)
-
-
-def _write_step(program: Program, arrays: frozenset[str], padded: bool, builder: Any, arguments: Any) -> None:
-    n, current, feedback, states, s_stride, parameters, p_stride, inside, index, spikes, several, trace = arguments
-    code = Code(None, builder)
-    step = Step(code, program, arrays, parameters, p_stride, inside if padded else None, trace)
-    at_states = step.states(states, s_stride)
-
-    def body(number: Any, listed: list[Any]) -> list[Any]:
-        at = builder.mul(number, _I64(LANES))
-        leaving, bits = step.write(at_states, at, code.load(current, at), partial(code.load, feedback, at), trace)
-        if bits is None:
-            return listed
-        if program.several:
-            code.store(leaving.value, several, at)
-        return [list_places(code, index, listed[0], at, bits)]
-
-    (count,) = code.loop(_I64(0), builder.udiv(n, _I64(LANES)), [spikes], body)
-    builder.ret(count)
-
-
 class Step:
     """The code of a layer's step, written for one vector of neurons after another.
 
-    The parameters are those of `step_of`; `inside` is None in a layer that is not padded, and `trace` the first row of
-    the membranes' trace, or null.
+    The parameters lie as `plan` lays them out, those of each neuron `p_stride` apart. `inside` has the bits of a vector
+    that are no padding, and is None in a layer that is not padded; `trace` is the first row of the membranes' trace, or
+    null.
     """
 
     def __init__(

@@ -100,7 +100,8 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # (size,); if it takes the `largest`; and if values other than 1 go `dense`: for a maximum, where 0 counts too, and a
 # sum that float32 cannot hold.
 #
-# A layer of neurons has the address `code` of its step, see `steps.step_of`, and `runner`, that of `run_neurons`.
+# A layer of neurons has the address `code` of its rows' function, see `layers.layer_of`, which `gathers` what some
+# connection sends, and `runner`, that of `run_neurons`.
 # `parameters` has those of one number, padded to whole vectors, and then a row of `size` for each of the others, by
 # name. It has so many `states`, which at rest are the rows `rest`. `inside` has the bits of each vector that are no
 # padding. `recurrent_weight` has panels of a row for each sender, and `recurrent_bias` (2 * size) its bias at the first
@@ -117,8 +118,8 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # A sample's state lies `carried_at` in its row, see `carried`: that of a layer, or the `longest` last rows of a delay.
 NODE = _record(
     "function runner source target size units constant code states recurrent_summed recurrent_adder carried_at spiking "
-    "several traced fan_back column read largest dense longest operation heads rows inner columns by_step of_trace "
-    "line_runner line_code line_pooled line_only sorts",
+    "several gathers traced fan_back column read largest dense longest operation heads rows inner columns by_step "
+    "of_trace line_runner line_code line_pooled line_only sorts",
     "others bias cost parameters rest inside recurrent_weight recurrent_bias elements places scale shift moves delay "
     "divisors line_table line_weight line_base line_cost",
     "recurrent_grid line_grid line_most",
@@ -146,8 +147,8 @@ RUN = _record(
     "signals first end group looks looks_count look done row ends stop samples steps given_steps given_begun "
     "given_results width given_counts classes given_reads given_readout given_carried given_states floats taken begun "
     "results counts reads readout carried states given_values values given_offset given_index sample_stride "
-    "step_stride arena arena_count used room keeps_traces keeps_spikes slot connection base base_steps kind index "
-    "value offset trace needed pooled line_index line_offset line_counts",
+    "step_stride arena arena_count used room keeps_traces keeps_spikes slot connection base base_steps kind gathers "
+    "current stride state index value offset trace needed pooled line_index line_offset line_counts",
     floats="largest worth",
 )
 # Why a run came back to Python: it ended, or the first number that is not 0 of the node that it stands at.

@@ -101,18 +101,19 @@ class Code:
 
         A vector takes `unit` places. The last one may reach over the width, and the last size is 1.
         """
-        builder, place = self.builder, cgutils.alloca_once_value(self.builder, _I64(0))
+        builder, entry = self.builder, self.builder.block
         again, done = builder.append_basic_block("parts"), builder.append_basic_block("parts.done")
         builder.branch(again)
         builder.position_at_end(again)
-        here = builder.load(place)
+        here = builder.phi(_I64)
+        here.add_incoming(_I64(0), entry)
         left = builder.sub(width, here)
         for vectors in sizes:
             fits, other = builder.append_basic_block("part"), builder.append_basic_block("no.part")
             builder.cbranch(builder.icmp_signed(">", left, _I64((vectors - 1) * unit)), fits, other)
             builder.position_at_end(fits)
             body(here, vectors)
-            builder.store(builder.add(here, _I64(vectors * unit)), place)
+            here.add_incoming(builder.add(here, _I64(vectors * unit)), builder.block)
             builder.branch(again)
             builder.position_at_end(other)
         builder.branch(done)
@@ -203,7 +204,7 @@ class Arithmetic:
         if self.summed == _I32:
             return code.in_floats(total, grid)
         if self.summed == _F64:
-            scaled = code.builder.fmul(total, code.splat(grid, total.type))
+            scaled = code.builder.fmul(total, code.splat(code.builder.fpext(grid, _F64), total.type))
             return code.builder.fptrunc(scaled, ir.VectorType(_F32, code.vector.count))
         return total
 
@@ -215,39 +216,47 @@ DOUBLES = Arithmetic(_F32, _F64, ("contract",))
 INTEGERS_IN_DOUBLES = Arithmetic(_I32, _F64, ("contract",))
 
 
-def _gather(
-    arithmetic: Arithmetic, sizes: Sequence[int] = (4, 2, 1), *, valued: bool = False, rounded: bool = False
-) -> Any:
-    """Make the intrinsic that sums weight rows, as many vectors at a time as `sizes` say, in registers throughout.
+def add_up(
+    code: Code, arithmetic: Arithmetic, vectors: int, base: Any, b: Any, weight: Any, w: Any, unit: Any, index: Any,
+    value: Any, k0: Any, k1: Any,
+) -> list[Any]:  # fmt: skip
+    """Write the code of a sum of so many vectors, held in registers, and return it as it is added up.
 
-    (sums, s, base, b, weight, w, width, unit, index, value, k0, k1, grid): sums[s:] = base[b:] + the sum of
-    weight[w + index[k] * unit:], `width` of each, times value[k] if `valued`, for k0 <= k < k1, one after the other:
-    the order of the sum is that of the events. It is written as floats, times `grid`, if `rounded`, else as the type it
-    is held in.
+    It is base[b:] + the sum of weight[w + index[k] * unit:], times value[k] unless that is None, for k0 <= k < k1, one
+    after the other: the order of the sum is that of the events.
+    """
+    code, builder = code.of(ir.VectorType(arithmetic.stored, LANES)), code.builder
+
+    def add(k: Any, totals: list[Any]) -> list[Any]:
+        row = builder.sext(builder.load(builder.gep(index, [k])), _I64)
+        position = builder.add(builder.mul(row, unit), w)
+        terms = [arithmetic.load(code, weight, position, vector) for vector in range(vectors)]
+        if value is not None:
+            factor = builder.load(builder.gep(value, [k]))
+            terms = [arithmetic.times(code, factor, term) for term in terms]
+        return [arithmetic.add(code, total, term) for total, term in zip(totals, terms, strict=True)]
+
+    return code.loop(k0, k1, [arithmetic.load(code, base, b, vector) for vector in range(vectors)], add)
+
+
+def gathering(arithmetic: Arithmetic, sizes: Sequence[int] = (4, 2, 1), *, valued: bool = False) -> Callable[..., None]:
+    """Make what writes the code of sums of weight rows, as many vectors at a time as `sizes` say; see `add_up`.
+
+    (sums, s, base, b, weight, w, width, unit, index, value, k0, k1, grid), behind the code: sums[s:] is the sum,
+    `width` long, of values if it is `valued`, as floats, times `grid` unless it is added up in float32.
     """
 
-    @written()
     def gather(
         code: Code, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, unit: Any, index: Any,
         value: Any, k0: Any, k1: Any, grid: Any,
     ) -> None:  # fmt: skip
-        code, builder = code.of(ir.VectorType(arithmetic.stored, LANES)), code.builder
+        factors = value if valued else None
 
         def sum_part(place: Any, vectors: int) -> None:
-            to, start, first = (builder.add(each, place) for each in (s, b, w))
-
-            def add(k: Any, totals: list[Any]) -> list[Any]:
-                row = builder.sext(builder.load(builder.gep(index, [k])), _I64)
-                position = builder.add(builder.mul(row, unit), first)
-                terms = [arithmetic.load(code, weight, position, vector) for vector in range(vectors)]
-                if valued:
-                    factor = builder.load(builder.gep(value, [k]))
-                    terms = [arithmetic.times(code, factor, term) for term in terms]
-                return [arithmetic.add(code, total, term) for total, term in zip(totals, terms, strict=True)]
-
-            before = [arithmetic.load(code, base, start, vector) for vector in range(vectors)]
-            for vector, total in enumerate(code.loop(k0, k1, before, add)):
-                code.store(arithmetic.rounded(code, total, grid) if rounded else total, sums, to, vector)
+            to, start, first = (code.builder.add(each, place) for each in (s, b, w))
+            totals = add_up(code, arithmetic, vectors, base, start, weight, first, unit, index, factors, k0, k1)
+            for vector, total in enumerate(totals):
+                code.store(arithmetic.rounded(code, total, grid), sums, to, vector)
 
         code.parts(width, sizes, sum_part)
 
@@ -255,13 +264,12 @@ def _gather(
 
 
 _SIZES = (12, 6, 4, 2, 1) if WIDE else (4, 2, 1)
-gather_spikes = _gather(FLOATS, _SIZES)
-gather_values = _gather(FLOATS, valued=True)
-gather_exact_values = _gather(EXACT_FLOATS, _SIZES, valued=True)  # where float32 holds every partial sum
-gather_to_floats = _gather(INTEGERS, rounded=True)
-gather_floats_in_doubles, gather_integers_in_doubles = (
-    _gather(arithmetic, (2, 1), valued=True, rounded=True) for arithmetic in (DOUBLES, INTEGERS_IN_DOUBLES)
-)
+gather_spikes = written()(gathering(FLOATS, _SIZES))
+gather_values = written()(gathering(FLOATS, valued=True))
+gather_exact_values = written()(gathering(EXACT_FLOATS, _SIZES, valued=True))  # where float32 holds every partial sum
+gather_to_floats = written()(gathering(INTEGERS))
+gather_floats_in_doubles = written()(gathering(DOUBLES, (2, 1), valued=True))
+gather_integers_in_doubles = written()(gathering(INTEGERS_IN_DOUBLES, (2, 1), valued=True))
 
 
 @written()

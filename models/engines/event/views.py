@@ -13,12 +13,8 @@ from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL, Events, Fee
 EVERYTHING = 2**40  # as the size of an array of which no function asks how long it is
 nodes_at, signals_at, runs_at = array_at(NODE), array_at(SIGNAL), array_at(RUN)
 floats_at, ints_at, longs_at, words_at = map(array_at, (np.float32, np.int32, np.int64, np.uint64))
-shorts_at, doubles_at, float_rows_at, int_rows_at = (
-    array_at(np.uint16),
-    array_at(np.float64),
-    matrix_at(np.float32),
-    matrix_at(np.int32),
-)
+shorts_at, doubles_at = map(array_at, (np.uint16, np.float64))
+float_rows_at, int_rows_at = map(matrix_at, (np.float32, np.int32))
 
 
 @borrowing
@@ -29,10 +25,10 @@ def carried_of(run: Any, sample: int) -> Any:
 
 @borrowing
 def events_of(signal: Any, samples: int) -> Any:
-    """Return a signal's events."""
+    """Return a signal's events, or none where it has rows alone."""
     rows = samples * signal.steps
     offset = longs_at(signal.offset, rows + 1)
-    count = offset[rows]
+    count = offset[rows] if signal.offset else np.int64(0)
     return Events(ints_at(signal.index, count), floats_at(signal.value, count if signal.value else 0), offset)
 
 
