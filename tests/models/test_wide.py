@@ -1,6 +1,7 @@
 """Layers wide enough for every way through the kernels: all engines give the reference's bits, on any weights."""
 
 import math
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -66,15 +67,16 @@ def layer(
     return filled(nodes, kind, share, **around)
 
 
-def image(kind: str, shape: tuple[int, ...], *first: dict[str, Any], **fields: Any) -> Network:
-    """Return a convolution of images, perhaps behind other nodes, and neurons behind it."""
+def image(kind: str, shape: tuple[int, ...], *first: dict[str, Any], side: int = 1, **fields: Any) -> Network:
+    """Return a convolution of images, perhaps behind other nodes, and neurons and perhaps a maximum pool behind it."""
     arriving = shape
     for node in first:
         arriving = node_of(node).output_shape(arriving)
     conv = {"type": "Conv2d", "name": "conv", "in_channels": arriving[0], "kernel_size": 3} | fields
-    size = math.prod(node_of(conv).output_shape(arriving))
+    pools: list[dict[str, Any]] = [{"type": "MaxPool2d", "name": "maxima", "kernel_size": side}] if side > 1 else []
+    size = math.prod(reduce(lambda before, node: node_of(node).output_shape(before), [conv, *pools], arriving))
     nodes = [
-        *(*first, conv, {"type": "LIF", "name": "hidden", "decay": 0.75, "threshold": 0.5}),
+        *(*first, conv, {"type": "LIF", "name": "hidden", "decay": 0.75, "threshold": 0.5}, *pools),
         {"type": "Flatten", "name": "flat"},
         {"type": "Linear", "name": "fc", "in_features": size, "out_features": 3},
         {"type": "IF", "name": "out", "threshold": 4.0},
@@ -125,7 +127,7 @@ FIRST: list[dict[str, Any]] = [
 ]
 POOL: dict[str, Any] = {"type": "SumPool2d", "name": "pool", "kernel_size": 2}  # of whose spikes there may be 4
 IMAGES: dict[str, Network] = {
-    # A line of a block is a few half vectors, a few whole ones, or long enough for adding channels together.
+    # A line of outputs is whole vectors of the channels' places, or of twice as many where these are half vectors.
     **{
         f"{channels} channels, {fields}": image(
             "9 bits", (4, 6, 6), **fields | {"out_channels": channels, "padding": 1}
@@ -140,19 +142,25 @@ IMAGES: dict[str, Network] = {
         )
         for stride, dilation in ((2, 2), (2, 4), (4, 2), (2, 3))
     },
-    # Kernel width 4 × 16 channels a group = 64 floats, from where on one position's channels are added together: those
-    # of two groups must not be. Behind neurons a position's channels follow each other.
+    # Behind neurons a position's channels follow each other, and those of two groups go to other outputs.
     "groups of long lines": image(
         "9 bits", (4, 6, 6), {"type": "IF", "name": "spikes"}, out_channels=32, kernel_size=4, groups=2
     ),
-    # Inside the image a spike reaches five lines of 3 x channels: with 32 channels six vectors, with 64 twice and with
-    # 96 three times six. At its edges lines are shorter and fewer, and lines of 16 and 80 channels are no multiple.
+    # Inside the image a spike reaches five lines of 3 x channels: more registers than sums are held in at once.
     **{
         f"three lines, {kind}, {channels}": image(
             kind, (4, 7, 7), *FIRST, out_channels=channels, kernel_size=[5, 3], padding=[2, 1]
         )
         for kind in ("9 bits", "floats")
         for channels in (16, 32, 64, 80, 96)
+    },
+    # Pools that leave a line or columns out, of sums in 16 and in 32 bits; 24 channels have a pass of their own.
+    **{
+        f"{side} by {side}, {kind}, {channels}": image(
+            kind, (3, 9, 11), out_channels=channels, padding=1, stride=stride, side=side
+        )
+        for kind, side, stride in (("4 bits", 2, 1), ("floats", 3, 1), ("9 bits", 2, 2))
+        for channels in (16, 24, 48)
     },
     # 60 channels come first in the input: its events are not in the order of the positions.
     **{
@@ -175,6 +183,11 @@ def assert_all_agree(network: Network, inputs: DenseInputs, *others: str) -> boo
     engines = [EventEngine(network, cores=each) for each in (ONE, TWO)]
     found = assert_same_runs(inputs, ReferenceEngine(network), *engines, *(create(n, network) for n in others))
     for engine in engines:
+        answer = engine.answer(inputs)  # which records nothing, so that spikes may be pooled as they are listed
+        for name, spikes in found.spikes_per_node.items():
+            np.testing.assert_array_equal(answer.spikes_per_node[name], spikes)
+        np.testing.assert_array_equal(answer.spike_counts, found.spike_counts)
+        np.testing.assert_array_equal(answer.synaptic_operations, found.synaptic_operations)
         _, state = engine.run(inputs.between(0, 2))
         assert_same_state(engine.run(inputs.between(2, STEPS), state)[1], engine.run(inputs)[1])
     return bool(found.rasters["hidden"].any())
