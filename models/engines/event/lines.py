@@ -126,8 +126,8 @@ class Convolution(NamedTuple):
         """
         lines, inputs, outputs = self.lines, self.weight.shape[1], self.lines.outputs
         down = [tap for phase in self.down.phases for tap in phase]
-        shape = len(self.across.phases) + 1, lines.channels, len(down), lines.across, lines.block
-        weight = np.zeros(shape, np.float32)
+        phases = max(len(self.across.phases), self.across.phase.max(initial=0) + 1)
+        weight = np.zeros((phases, lines.channels, len(down), lines.across, lines.block), np.float32)
         for channel in range(inputs * (len(self.weight) // outputs)):
             group = channel // inputs
             kernels = self.weight[group * outputs : (group + 1) * outputs, channel % inputs][:, down]

@@ -310,13 +310,12 @@ class _Writer:
         builder, pool, code, per = self.builder, self.lines.pool, self.code, self.lines.depth // LANES
         is_pooled = builder.icmp_signed("!=", self.pooled, _I64(0))
         side = builder.select(is_pooled, _I64(pool), _I64(1))
-        columns, rows = builder.udiv(self.columns, side), builder.udiv(self.rows, side)
+        columns = builder.udiv(self.columns, side)
         which, of_pool = builder.udiv(row, side), builder.urem(row, side)
         above = builder.gep(self.masks, [self.vectors])  # what the pool's lines before gave
         is_first = builder.icmp_signed("==", of_pool, _I64(0))
         is_last = builder.icmp_signed("==", self.times(1, of_pool, 1), side)
         to = builder.mul(builder.mul(which, columns), _I64(self.lines.depth))
-        count = builder.select(builder.icmp_signed("<", which, rows), self.times(per, columns), _I64(0))
 
         def pool_vector(number: Any, count: list[Any]) -> list[Any]:
             x, v = builder.udiv(number, _I64(per)), builder.urem(number, _I64(per))
@@ -329,4 +328,4 @@ class _Writer:
             bits = builder.select(is_last, builder.zext(mask, _I64), _I64(0))
             return [list_places(code, self.index, count[0], builder.add(to, self.times(LANES, number)), bits)]
 
-        return code.loop(_I64(0), count, [listed], pool_vector)[0]
+        return code.loop(_I64(0), self.times(per, columns), [listed], pool_vector)[0]
