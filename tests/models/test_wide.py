@@ -156,11 +156,9 @@ IMAGES: dict[str, Network] = {
     },
     # Pools that leave a line or columns out, of sums in 16 and in 32 bits; 24 channels have a pass of their own.
     **{
-        f"{side} by {side}, {kind}, {channels}": image(
-            kind, (3, 9, 11), out_channels=channels, padding=1, stride=stride, side=side
-        )
+        f"{side} by {side}, {kind}, {n}": image(kind, (3, 9, 11), out_channels=n, padding=1, stride=stride, side=side)
         for kind, side, stride in (("4 bits", 2, 1), ("floats", 3, 1), ("9 bits", 2, 2))
-        for channels in (16, 24, 48)
+        for n in (16, 24, 48)
     },
     # 60 channels come first in the input: its events are not in the order of the positions.
     **{
@@ -184,10 +182,8 @@ def assert_all_agree(network: Network, inputs: DenseInputs, *others: str) -> boo
     found = assert_same_runs(inputs, ReferenceEngine(network), *engines, *(create(n, network) for n in others))
     for engine in engines:
         answer = engine.answer(inputs)  # which records nothing, so that spikes may be pooled as they are listed
-        for name, spikes in found.spikes_per_node.items():
-            np.testing.assert_array_equal(answer.spikes_per_node[name], spikes)
-        np.testing.assert_array_equal(answer.spike_counts, found.spike_counts)
-        np.testing.assert_array_equal(answer.synaptic_operations, found.synaptic_operations)
+        for field in ("spikes_per_node", "spike_counts", "synaptic_operations"):
+            np.testing.assert_equal(getattr(answer, field), getattr(found, field))
         _, state = engine.run(inputs.between(0, 2))
         assert_same_state(engine.run(inputs.between(2, STEPS), state)[1], engine.run(inputs)[1])
     return bool(found.rasters["hidden"].any())
