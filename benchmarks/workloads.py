@@ -173,6 +173,25 @@ WORKLOADS = (
             *(FLATTEN, linear(512, 10), LIF),
         ),
         time_steps=16,
+        activities=(3, 5),
+    ),
+    Workload(
+        name="strided",
+        title="16C5s2p2-32C3s2p1-64C3s2p1-FC128-FC4 LIF on 2×128×128",
+        input=(2, 128, 128),
+        nodes=(
+            *(conv(2, 16, 5, stride=2, padding=2), LIF, conv(16, 32, 3, stride=2, padding=1), LIF),
+            *(conv(32, 64, 3, stride=2, padding=1), LIF, FLATTEN, linear(16384, 128), LIF, linear(128, 4), LIF),
+        ),
+        time_steps=10,
+        activities=(1,),
+    ),
+    Workload(
+        name="small",
+        title="12-40R-7 LIF",
+        input=(12,),
+        nodes=(linear(12, 40), RECURRENT_LIF, linear(40, 7), LIF),
+        time_steps=256,
         activities=(5,),
     ),
     Workload(
