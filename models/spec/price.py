@@ -29,6 +29,9 @@ PLACE = 32  # bytes of a value's place in the tables of a layer, and of a connec
 PARAMETER = 5  # bytes of a neuron's parameter: a float, which is compared with its neighbours'
 SIGNAL = 12  # bytes of a value at each step: an index, a value, and a float of a row
 FLOAT = 4
+RING = (
+    8 * 16
+)  # bytes of as many sums as channels are padded to, in the lines of outputs that a line of an image reaches
 PAIR = 64  # bytes of a (place, window) pair, as Python's lists hold it while tables are made
 INTERPRETED = 100  # operations of a kernel that one of the interpreter's takes as long as
 
@@ -165,10 +168,13 @@ def _(node: nodes.Conv | nodes.ConvTranspose, before: Shape, after: Shape, _: Ma
     # Positions that one line of taps reaches are neighbours, so that only those of the last axis are listed.
     listed = across.inputs * across.taps if sends else min(across.taps, across.inputs) * across.outputs
     met = math.prod(before) * after[0] if sends else math.prod(after) * before[0]
+    spans = [(axis.taps - 1) * abs(axis.hop) // axis.every + 1 for axis in axes]
+    ring = math.prod(min(axis.outputs, span) + 1 for axis, span in zip(axes[:-1], spans, strict=False))
+    ring *= -(-after[0] // 16) * (across.outputs + 2 * spans[-1])
     return NodePrice(
         node.name,
         "",
-        tables=PLACE * math.prod(before) + PAIR * math.prod(before[1:-1]) * listed,
+        tables=PLACE * math.prod(before) + PAIR * math.prod(before[1:-1]) * listed + RING * ring,
         per_step=FLOAT * channels * math.prod(axis.room for axis in axes),
         making=INTERPRETED * sum((axis.inputs + (0 if sends else axis.outputs)) * axis.taps for axis in axes),
         running=met * math.prod(axis.taps for axis in axes) // node.groups,

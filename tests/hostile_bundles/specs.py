@@ -43,6 +43,7 @@ def huge_specs() -> list[HugeSpec]:
         for k in range(30)
     ]
     channels = {"in_channels": 2**16, "out_channels": 2**16}
+    apart = conv(kernel_size=[1, 3], padding=[0, 2**28], dilation=[1, 2**28])
     grouped = conv(**channels, groups=2**16, kernel_size=257, padding=128)
     product = {"type": "MatMul", "name": "product", "inputs": ["input", "input"]}
     overlapping = {**average(1000), "name": "overlapping", "stride": 1}
@@ -84,7 +85,7 @@ def huge_specs() -> list[HugeSpec]:
                 ],
                 [1, 1],
             ),
-            "operations that loading the model takes",
+            "that loading the model takes",  # of operations, or with a small limit of memory
         ),
         (
             "windows",
@@ -97,6 +98,7 @@ def huge_specs() -> list[HugeSpec]:
         ("groups", spec([grouped, *whole(2**16)], [2**16, 1, 1]), "and its 4328652800 parameters it takes"),
         ("upsampling", spec([up(stride=2**15), {**pool, "kernel_size": 2**15}, flat, out], [1, 2, 2]), "node 'pool': "),
         ("spread", spec([up(kernel_size=2, dilation=2**30), flat, out], [1, 1, 1]), "node 'up': its output has shape "),
+        ("apart", spec([apart, flat, out], [1, 1, 1]), "and its 4 parameters it takes 277025391568 of the 2770253"),
         ("cropped", spec([up(stride=2**20, padding=2**19), flat, out], [1, 2, 2]), "and output of 1×1×1 it takes 4398"),
         ("overlap", spec([overlapping, average(1001), flat, out], [1, 2000, 2000]), "and output of 1×1001×1001"),
         ("product", spec([product, *whole(2**28)], [1, 2**14, 2**14]), "its shape of 1×16384×16384 takes"),

@@ -94,9 +94,10 @@ COSTS: list[tuple[list[dict[str, Any]], list[int], int, dict[str, int]]] = [
     ([IF | {"recurrent": {"bias": True}}], [3], 1, {"making": 12, "running": 9 + 3}),
     ([IF | {"recurrent": {"bias": True}}], [3], 1, {"tables": 12 * 16 + 3 * (5 * len(ROWS) + 32)}),
     # 48 outputs of 9 taps and 2 channels, and the outputs themselves; an output's signal, and an input of 2 channels of
-    # 6 by 6 as floats; 57 parameters, 48 outputs and 32 inputs; on each of 4 rows 3 taps of 4 outputs are listed.
+    # 6 by 6 as floats; 57 parameters, 48 outputs and 32 inputs; on each of 4 rows 3 taps of 4 outputs are listed;
+    # and a ring of 3 + 1 lines of 4 + 2 * 3 columns, with 16 sums of 8 bytes each.
     ([CONV | {"kernel_size": 3}, IF], [2, 4, 4], 1, {"running": 48 * 18 + 48, "per_step": 48 * 12 + 2 * 36 * 4}),
-    ([CONV | {"kernel_size": 3}, IF], [2, 4, 4], 1, {"tables": 57 * 16 + (48 + 32) * 32 + 4 * 12 * 64}),
+    ([CONV | {"kernel_size": 3}, IF], [2, 4, 4], 1, {"tables": 57 * 16 + 80 * 32 + 48 * 64 + 40 * 128}),
     # Each of 4 windows covers 4 positions, for 3 channels, and each of the 48 inputs counts for one window.
     ([POOL, IF], [3, 4, 4], 1, {"running": 3 * 16 + 12, "tables": 12 * 32 + 16 * 64 + 48 * 4}),
     # 40 inputs, each of which goes to 6 taps of 3 channels; 45 outputs of 3 by 5, and 3 channels of 5 by 7 with what

@@ -142,10 +142,6 @@ IMAGES: dict[str, Network] = {
         )
         for stride, dilation in ((2, 2), (2, 4), (4, 2), (2, 3))
     },
-    # Behind neurons a position's channels follow each other, and those of two groups go to other outputs.
-    "groups of long lines": image(
-        "9 bits", (4, 6, 6), {"type": "IF", "name": "spikes"}, out_channels=32, kernel_size=4, groups=2
-    ),
     # Inside the image a spike reaches five lines of 3 x channels: more registers than sums are held in at once.
     **{
         f"three lines, {kind}, {channels}": image(

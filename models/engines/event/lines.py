@@ -40,7 +40,7 @@ class Along(NamedTuple):
 
     @classmethod
     def of(cls, axis: Axis) -> Along:
-        """Work it out; what an input reaches before the first output or behind the last counts too."""
+        """Work it out; of what reaches an output, what it reaches before the first or behind the last counts too."""
         shared = math.gcd(axis.every, axis.hop)
         apart, ahead = axis.every // shared, 1 if axis.hop > 0 else -1
         phases = [[*range(phase, axis.taps, apart)][::ahead] for phase in range(min(apart, axis.taps))]
@@ -48,8 +48,9 @@ class Along(NamedTuple):
         phase, first = np.full(axis.inputs, len(phases)), np.full(axis.inputs, NOWHERE)
         for number, taps in enumerate(phases):
             reached = at + taps[0] * axis.hop
-            meets = reached % axis.every == 0
-            phase[meets], first[meets] = number, reached[meets] // axis.every
+            output, span = reached // axis.every, (len(taps) - 1) * abs(axis.hop) // shared
+            meets = (reached % axis.every == 0) & (output < axis.outputs) & (output + span >= 0)
+            phase[meets], first[meets] = number, output[meets]
         return cls(phases, abs(axis.hop) // shared, phase, first)
 
 
