@@ -201,6 +201,29 @@ def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> N
                 pooled[r, at] = largest if take_maximum else largest / divisors[at if divisors.size > 1 else 0]
 
 
+@borrowing
+def spikes_of(value: Array, most: float) -> Any:
+    """Return how many spikes events with values are, 0 for those that have none; -1 where one is not 1, 2, … `most`."""
+    others, total = 0, np.int64(0)
+    for k in range(value.size):
+        others += not 1.0 <= value[k] <= most or value[k] != np.floor(value[k])
+        total += np.int64(value[k])
+    return np.int64(-1 if others else total)
+
+
+@borrowing
+def repeat_events(events: Any, index: Array, offset: Array) -> None:
+    """Write each event as often as its value says."""
+    count: Any = np.int64(0)
+    offset[0] = 0
+    for r in range(offset.size - 1):
+        for k in range(events.offset[r], events.offset[r + 1]):
+            for _ in range(np.int64(events.value[k])):
+                index[count] = events.index[k]
+                count += 1
+        offset[r + 1] = count
+
+
 @inlined
 def count_operations(node: Any, run: Any, events: Any, steps: int) -> None:
     """Add what events cost to their samples' operations: each as the cost at its place says, or all alike."""

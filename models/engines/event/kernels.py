@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from spikeserve.models.engines.event.compiled import addressed
-from spikeserve.models.engines.event.connections import NO_FEED
+from spikeserve.models.engines.event.connections import LINES, NO_FEED
 from spikeserve.models.engines.event.currents import BLOCK, busy, connect, rows_at_once
 from spikeserve.models.engines.event.native import call, records_of
 from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
@@ -35,6 +35,7 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
 
     With the connection `run.connection`, which may not be `node_kernels.is_valued`, a step's current is `base` (size,),
     its bias, and what the events add; with events that come without a connection, `connections.PASS`, it is the events.
+    Behind `connections.LINES` the layer's own function makes it, see `lines_code`.
     Otherwise it is a row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired
     goes into `index` and `offset` (samples * steps + 1), how often into `value` if it is there, and the membranes after
     the reset into `trace` (samples * steps, size) if it is there.
@@ -48,7 +49,8 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
     nodes, (neurons, run, source, _) = nodes_at(table, EVERYTHING), records_of(table, row, run_at)
     steps, size, none, events = run.steps, neurons.size, np.int64(0), events_of(source, run.samples)
     rows, feed = run.samples * steps, feed_of(nodes[run.connection], run.kind)
-    connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight_count > 0
+    connected, recurrent = feed.kind not in (NO_FEED, LINES), neurons.recurrent_weight_count > 0
+    code = neurons.line_code if feed.kind == LINES else neurons.code
     at_once = rows_at_once(feed, size, rows) if connected else rows
     sums_at = run.room + 8 * size
     spikes_at, current_at = sums_at + 4 * ((at_once + TILE_ROWS - 1) * size + LANES), sums_at if connected else run.base
@@ -82,7 +84,7 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
                         after = list_bits(index, after, j, nonzero_bits(state, last + j))
                     for k in range(before, after if run.value else before):
                         value[k] = state[last + index[k]]
-            call(neurons.code, table, row, run_at, now, end, before, after, bias)
+            call(code, table, row, run_at, now, end, before, after, bias)
             now = end
             if recurrent and now == (sample + 1) * steps:
                 state[last : last + size] = 0.0

@@ -114,12 +114,11 @@ class Convolution(NamedTuple):
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the connection, see `table`, but the address of its function."""
-        weight, base = self.tables(DOUBLES, 1.0)
-        cost = np.repeat(self.cost, self.lines.channels)
-        feed = NOTHING._replace(kind=LINES, weight=weight, fan_out=float(self.cost.mean()))
-        return {**feed._asdict(), "bias": base, "cost": cost, "line_table": self.table}
+        feed = NOTHING._replace(kind=LINES, fan_out=float(self.cost.mean()))
+        tables = self.tables(DOUBLES, 1.0)
+        return {**feed._asdict(), **tables, "cost": np.repeat(self.cost, self.lines.channels)}
 
-    def tables(self, kind: str, grid: float) -> tuple[FloatArray, FloatArray]:
+    def tables(self, kind: str, grid: float) -> dict[str, Any]:
         """Return the weights and the bias as sums of a kind take them, in the bits of arrays.
 
         The weights' axes are the phase of the input's column, with zeros for columns that meet none, its channel, the
@@ -138,8 +137,10 @@ class Convolution(NamedTuple):
         base[: len(self.bias)] = self.bias
         base = np.resize(base, math.lcm(lines.depth, LANES))
         if kind == DOUBLES:
-            return aligned((weight.size,), weight.ravel()), base.astype(np.float64).view(np.float32)
-        return _in_bits(weight.ravel(), kind, grid), _in_bits(base, kind, grid)
+            values = aligned((weight.size,), weight.ravel()), base.astype(np.float64).view(np.float32)
+        else:
+            values = _in_bits(weight.ravel(), kind, grid), _in_bits(base, kind, grid)
+        return {"line_table": self.table, "line_weight": values[0], "line_base": values[1], "line_grid": grid}
 
     def with_neurons(self, rule: Sum, pool: int) -> tuple[Lines, dict[str, Any]] | None:
         """Choose as what the sums of spikes are held, or None where they have to be added up in float64."""
@@ -150,10 +151,9 @@ class Convolution(NamedTuple):
         kind = FLOATS if rule.by is Summation.FLOAT32 else INTEGERS
         if np.isfinite(grid) and self._largest(most) <= LARGEST * grid:
             kind = SHORTS
-        weight, base = self.tables(kind, grid)
-        tables = {"line_table": self.table, "line_weight": weight, "line_base": base, "line_most": most}
         lines = replace(self.lines, kind=kind, pool=pool if padded(len(self.weight), HALF) % LANES == 0 else 1)
-        return lines, {**tables, "line_grid": 1.0 if kind == FLOATS else grid}
+        tables = self.tables(kind, 1.0 if kind == FLOATS else grid)
+        return lines, {**tables, "line_most": most, "line_cost": self.cost}
 
     def _largest(self, most: float) -> float:
         """Return the largest that any output's positive terms, or its negative ones, sum to."""

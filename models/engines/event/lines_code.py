@@ -15,15 +15,15 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from spikeserve.models.engines.event.native import Native, native
+from spikeserve.models.engines.event.native import Native, Record, native
 from spikeserve.models.engines.event.steps import Step
+from spikeserve.models.engines.event.table import NODE, RUN
 from spikeserve.models.engines.event.vectors import LANES, Code, list_places
 from spikeserve.models.engines.processor import WIDE
 from spikeserve.models.spec.program import Program
 
 REGISTERS = 20 if WIDE else 6  # of LANES floats each: so many sums are held at once
 _I8, _I16, _I32, _I64, _F32, _F64 = *map(ir.IntType, (8, 16, 32, 64)), ir.FloatType(), ir.DoubleType()
-_FLOATS, _PLACES, _NUMBERS, _MASKS = (kind.as_pointer() for kind in (_F32, _I32, _I64, _I16))
 FLOATS, INTEGERS, SHORTS, DOUBLES = "floats", "integers", "shorts", "doubles"  # as what sums are held
 _TYPES = {FLOATS: (_F32, 4), INTEGERS: (_I32, 4), SHORTS: (_I16, 2), DOUBLES: (_F64, 8)}  # with their bytes
 HEIGHT, WIDTH, ROWS, COLUMNS, LINE, BEFORE, BY_ROW = range(7)  # places in a table, see `lines.Tables`
@@ -66,26 +66,19 @@ class Lines:
         return [(column * step, column * self.block, self.block) for column in range(self.across)]
 
 
-# What a function of `lines_of` takes: (steps, table, events, offsets, value, weight, base, grid, room, …) and returns
-# an integer. The events of step t are events[offsets[t]:offsets[t + 1]], ascending; one more may be read. For DOUBLES
-# each counts as often as its `value` says. `table` and `weight` are those of `lines`;
-# `base` is the bias of a position, repeated to whole vectors. Sums count as multiples of `grid`.
-_ADDING = [_I64, _NUMBERS, _PLACES, _NUMBERS, _FLOATS, _FLOATS, _FLOATS, _F32, _FLOATS]
-# Without neurons, (…, currents, size): rows of sums, `size` from one to the next.
-_WRITING = [*_ADDING, _FLOATS, _I64]
-# With neurons, (…, states, size, parameters, inside, index, offset, listed, trace, pooled, fired, cost, operations),
-# as in `steps`. Spikes go to index[listed:], and the number of all up to step t to offset[t + 1]; as those of the pool
-# if they are `pooled`, and the number of the neurons' own is added to `fired`. What events cost, as their positions in
-# `cost` say, is added to `operations` unless that is null. It returns how many are listed.
-_FIRING = [*_ADDING, _FLOATS, _I64, _FLOATS, _MASKS, _PLACES, _NUMBERS, _I64, _FLOATS, _I64, *[_NUMBERS] * 3]
-
-
 def lines_of(lines: Lines, neurons: tuple[Program, frozenset[str], bool] | None = None) -> Native:
-    """Make the function that runs a convolution through the steps of one sample, with the neurons behind it if any.
+    """Make the function that runs a convolution through some steps of a sample, and returns 0.
 
-    These are their program, the parameters of which each has its own, and whether there is padding between them.
+    `neurons` are those behind it: their program, the parameters of which each has its own, and whether there is padding
+    between them. (table, number, run, first, end, …): the rows from `first` to `end`, by the record of that number, see
+    `table.NODE`. The events of a row lie at `run.line_index` as `run.line_offset` says, in ascending order; one more
+    may be read. For DOUBLES each counts as often as `run.line_value` says. Sums count as multiples of the grid.
+
+    Without neurons, the sums go to `run.current` and the rows behind it. With neurons it writes what
+    `kernels.run_neurons` says; as the spikes of the pool behind them if `run.pooled`, and then it counts the neurons'
+    own too. What events cost is counted if `run.line_counts`.
     """
-    return native((lines, neurons), _FIRING if neurons else _WRITING, _Writer(lines, neurons).write)
+    return native((lines, neurons), [_I64] * 8, _Writer(lines, neurons).write)
 
 
 class _Writer:
@@ -101,44 +94,49 @@ class _Writer:
 
     def write(self, builder: Any, arguments: Any) -> None:
         """Write the whole function."""
-        steps, self.table, self.events, offsets, self.value, weight, base, self.grid, room, *rest = arguments
+        table, number, run_at, begin, end, *_ = arguments
+        node, run = Record(builder, NODE, table, number), Record(builder, RUN, run_at)
         self.builder, self.code = builder, Code(None, builder)
         self.sums, self.stepped = (self.code.of(ir.VectorType(self.kind, count)) for count in (self.lanes, LANES))
-        self.base, self.ring = (builder.bitcast(each, self.kind.as_pointer()) for each in (base, room))
-        self.weight = weight if self.lines.kind == DOUBLES else builder.bitcast(weight, self.kind.as_pointer())
+        self.table, self.grid, self.size = node.array("line_table", _I64), node.float("line_grid"), node["size"]
+        self.weight = node.array("line_weight", _F32 if self.lines.kind == DOUBLES else self.kind)
+        self.base, self.ring = node.array("line_base", self.kind), run.array("room", self.kind)
+        self.events, offsets = run.array("line_index", _I32), run.array("line_offset", _I64)
         self.height, self.width, self.rows, self.columns, self.line = (self.entry(_I64(at)) for at in range(5))
         whole = builder.mul(self.line, _I64(self.lines.ring + 1))
-        self.masks = builder.bitcast(builder.gep(self.ring, [whole]), _MASKS)
+        self.masks = builder.bitcast(builder.gep(self.ring, [whole]), _I16.as_pointer())
         self.vectors = builder.udiv(self.times(self.lines.depth, self.columns), _I64(LANES))  # of a line of outputs
-        size = self.times(self.bytes, whole)
-        cgutils.memset(builder, builder.bitcast(room, _I8.as_pointer()), size, 0)
+        cgutils.memset(builder, run.array("room", _I8), self.times(self.bytes, whole), 0)
         if self.neurons is None:
-            self.currents, self.size = rest
+            currents, self.value = run.array("current", _F32), run.array("line_value", _F32)
+            currents = builder.gep(currents, [builder.mul(builder.neg(begin), self.size)])
         else:
-            states, self.size, parameters, inside, self.index, offset, listed, trace, self.pooled, *totals = rest
-            program, arrays, padded = self.neurons
-            fired, self.cost, operations = totals
-            inside = inside if padded else None
-            self.step = Step(self.code, program, arrays, parameters, self.size, inside, trace)
-            self.states = self.step.states(states, self.size)
+            (program, arrays, padded), currents = self.neurons, run.array("trace", _F32)
+            self.index, offset, self.pooled = run.array("index", _I32), run.array("offset", _I64), run["pooled"]
+            self.cost, inside = node.array("line_cost", _I64), node.array("inside", _I16) if padded else None
+            parameters = node.array("parameters", _F32)
+            self.step = Step(self.code, program, arrays, parameters, self.size, inside, currents)
+            self.states = self.step.states(run.array("state", _F32), self.size)
 
         def run_step(step: Any, before: list[Any]) -> list[Any]:
             k0, k1 = (builder.load(builder.gep(offsets, [self.times(1, step, more)])) for more in (0, 1))
-            to = builder.gep(self.currents if self.neurons is None else trace, [builder.mul(step, self.size)])
+            to = builder.gep(currents, [builder.mul(step, self.size)])
             after = self.code.loop(_I64(0), self.height, [k0, _I64(0), *before], partial(self.run_line, k1, to))
             if self.neurons:
                 builder.store(after[2], builder.gep(offset, [self.times(1, step, 1)]))
             return after[2:]
 
-        if self.neurons is None:
-            self.code.loop(_I64(0), steps, [_I64(0)] * 3, run_step)
-            builder.ret(_I64(0))
-            return
-        listed, total, cost = self.code.loop(_I64(0), steps, [listed, _I64(0), _I64(0)], run_step)
-        for address, added, wanted in ((fired, total, self.pooled), (operations, cost, operations)):
-            with builder.if_then(builder.icmp_unsigned("!=", wanted, ir.Constant(wanted.type, None))):
-                builder.store(builder.add(builder.load(address), added), address)
-        builder.ret(listed)
+        listed = builder.load(builder.gep(offset, [begin])) if self.neurons else _I64(0)
+        _, fired, cost = self.code.loop(begin, end, [listed, _I64(0), _I64(0)], run_step)
+        if self.neurons:
+            results = builder.gep(
+                run.array("results", _I64), [builder.mul(builder.udiv(begin, run["steps"]), run["width"])]
+            )
+            for added, place, counts in ((fired, node["column"], self.pooled), (cost, _I64(0), run["line_counts"])):
+                total = builder.gep(results, [place])
+                added = builder.select(builder.icmp_signed("!=", counts, _I64(0)), added, _I64(0))
+                builder.store(builder.add(builder.load(total), added), total)
+        builder.ret(_I64(0))
 
     def times(self, factor: int, value: Any, more: int = 0) -> Any:
         """Write factor * value + more."""

@@ -33,12 +33,13 @@ from spikeserve.models.engines.event.event_kernels import (
     load_row,
     pool_rows,
     pool_rows_of_events,
+    repeat_events,
     scale_events,
     sort_bytes,
     sort_rows,
+    spikes_of,
 )
-from spikeserve.models.engines.event.line_kernels import add_lines, repeat_events, spikes_of
-from spikeserve.models.engines.event.native import address_of, call_node, records_of
+from spikeserve.models.engines.event.native import address_of, call, call_node, records_of
 from spikeserve.models.engines.event.table import (
     COUNT,
     ENDED,
@@ -163,7 +164,14 @@ def make_rows(table: int, _: int, run_at: int) -> int:
         return NEEDS_ROOM
     rows, events = floats_at(at, count * size), events_of(signal, run.samples)
     if signal.feed >= 0 and nodes[signal.feed].kind == LINES:
-        add_lines(nodes[signal.feed], signal, events, run.samples, floats_at(run.room, EVERYTHING), rows)
+        value, none = events.value, np.int64(0)
+        if value.size == 0:
+            value = np.ones(events.index.size, np.float32)
+        run.line_value, run.line_index, run.line_offset = address_of(value), signal.index, signal.offset
+        for first in range(0, count, signal.steps):
+            code, end = nodes[signal.feed].line_code, first + signal.steps
+            run.current = at + 4 * first * size
+            call(code, table, signal.feed, run_at, first, end, none, none, none)
     elif signal.feed < 0:
         for r in range(count):
             load_row(signal, r, rows[r * size : (r + 1) * size])
@@ -266,6 +274,7 @@ def fire(table: int, row: int, run_at: int) -> int:
         copied = spikes_of(events_of(source, samples).value, node.line_most)
     by_lines = copied >= 0
     if by_lines:
+        kind = np.int64(LINES)
         run.line_index, run.line_offset = source.index, source.offset
         run.line_counts = np.int64(nodes[source.feed].line_only and not source.value)
         run.pooled = np.int64(node.line_pooled and not run.keeps_spikes)
@@ -300,7 +309,7 @@ def fire(table: int, row: int, run_at: int) -> int:
     at = trace_at + trace_bytes + copy_bytes
     run.trace, run.offset, run.index = trace_at if traced else 0, at, at + 8 * (rows + 1)
     run.value = run.index + 4 * (rows * size + LANES) if node.several else 0
-    reason = call_node(node.line_runner if by_lines else node.runner, table, row, run_at)
+    reason = call_node(node.runner, table, row, run_at)
     if reason:
         return reason
     settle(run, target, at, rows, rows * size, node.several != 0, steps, size)

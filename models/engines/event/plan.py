@@ -30,7 +30,6 @@ from spikeserve.models.engines.event.cores import ADDED, STEPPED
 from spikeserve.models.engines.event.kernels import room_for, run_neurons
 from spikeserve.models.engines.event.layers import GATHERED, layer_of
 from spikeserve.models.engines.event.layouts import Layout, aligned
-from spikeserve.models.engines.event.line_kernels import run_lines
 from spikeserve.models.engines.event.lines import Convolution, needs_order, pooled_by
 from spikeserve.models.engines.event.lines_code import lines_of
 from spikeserve.models.engines.event.narrow import byte_sum
@@ -138,7 +137,7 @@ class Plan:
             else:
                 convolution = self.convolutions[node.name] = Convolution.of(node, network, before, after)
                 fields, code = convolution.fields(), lines_of(convolution.lines)
-                fields["adder"], self.room = code.address, max(self.room, convolution.room)
+                fields["line_code"], self.room = code.address, max(self.room, convolution.room)
             self.arrays.append(code)
             return node_kernels.connect_later, fields
         if isinstance(node, nodes.Pool):
@@ -223,13 +222,7 @@ class Plan:
         self.arrays.append(code)
         connection = self.rows[np.flatnonzero(self.rows["target"] == source)[0]]
         connection["line_only"] = sum(name in each for each in spec.sources.values()) == 1
-        return {
-            "line_runner": run_lines.address,
-            "line_code": code.address,
-            "line_pooled": lines.pool > 1,
-            "line_cost": convolution.cost,
-            **tables,
-        }
+        return {"line_code": code.address, "line_pooled": lines.pool > 1, **tables}
 
 
 def _read(readout: Readout) -> dict[str, Any]:

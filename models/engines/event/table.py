@@ -38,7 +38,7 @@ class Feed(NamedTuple):
 
     PASS: no connection; an event is the current at its own place, and there is no bias.
 
-    LINES: a convolution, see `lines`; `weight` is its own, and the function at the address `adder` makes its currents.
+    LINES: a convolution, which has fields of its own, see `lines`.
 
     SPARSE: an event at a place adds its weights, first_weight[place] to first_weight[place + 1], each to the output
     that `receivers` names, in ascending order; a row has `channels` outputs.
@@ -110,10 +110,9 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # membranes are `traced`. The number of its spikes goes to the column `column` of the results, and each neuron's to the
 # counts if it is `read`.
 #
-# A convolution has its `line_table`, see `lines`. A layer that may run with it has the address `line_code` of a
-# function of `lines_code`, whose arrays and `line_grid` are those of that one's arguments, and `line_runner`, that of
-# `run_lines`. Its events may have values up to `line_most`. It may be `line_pooled`, with the pool behind it. It counts
-# the operations of a convolution that has it as its only reader, `line_only`.
+# A convolution, and a layer that may run with the one before it, have the address `line_code` of a function, see
+# `lines_code`, and what it reads. The events of the layer's may have values up to `line_most`. It may be `line_pooled`,
+# with the pool behind it. It counts the operations of a convolution that has it as its only reader, `line_only`.
 #
 # A sample's state lies `carried_at` in its row, see `carried`: that of a layer, or the `longest` last rows of a delay.
 NODE = _record(
@@ -148,7 +147,7 @@ RUN = _record(
     "given_results width given_counts classes given_reads given_readout given_carried given_states floats taken begun "
     "results counts reads readout carried states given_values values given_offset given_index sample_stride "
     "step_stride arena arena_count used room keeps_traces keeps_spikes slot connection base base_steps kind gathers "
-    "current stride state index value offset trace needed pooled line_index line_offset line_counts",
+    "current stride state index value offset trace needed pooled line_index line_offset line_value line_counts",
     floats="largest worth",
 )
 # Why a run came back to Python: it ended, or the first number that is not 0 of the node that it stands at.
