@@ -172,6 +172,7 @@ def make_rows(table: int, _: int, run_at: int) -> int:
             code, end = nodes[signal.feed].line_code, first + signal.steps
             run.current = at + 4 * first * size
             call(code, table, signal.feed, run_at, first, end, none, none, none)
+        run.line_value = 0 * value.size  # Numba frees an array behind its last use
     elif signal.feed < 0:
         for r in range(count):
             load_row(signal, r, rows[r * size : (r + 1) * size])

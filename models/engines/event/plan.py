@@ -106,6 +106,7 @@ class Plan:
         self._add("", node_kernels.make_rows, 0, 0)
         self._add("", node_kernels.make_events, 0, 0)
         self.rows = self.rows[: len(self.names)].copy()
+        self.convolutions.clear()  # whose weights the tables have
         sizes = [layout.size for layout in self.slots]
         pooled = int((self.rows["outputs_count"] * self.rows["overlaps"]).sum())
         self.bytes_per_step = 12 * sum(sizes) + 8 * pooled + 8 * max(sizes)
