@@ -6,7 +6,8 @@ A call splits its samples into parts, as many at once as it has threads; see `co
 Memory: each thread holds what one part finds, at most `CHUNK_BYTES` or what one sample needs if that is more:
 `time_steps` times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each
 of their inputs and each window over it. Beside it are, for each thread, a layer's currents and inputs of some steps, at
-most 4 * `currents.BLOCK` bytes and two tiles of steps each, and seven rows of its neurons. The answer, with what
+most 4 * `currents.BLOCK` bytes and two tiles of steps each, and seven rows of its neurons; or of a convolution the
+lines of outputs that a line of its image reaches. The answer, with what
 `record` asks for, and the state (see `carried.CarriedArrays`) come on top. Between calls a thread keeps `call.ARENA`
 bytes and the room of its largest layer, which hold anything.
 """

@@ -61,9 +61,9 @@ class Plan:
     `rows` is the table of `table.NODE` in the order in which its nodes run; the last three read the answer, make a
     signal's rows, and make its events. `names` has the name of each row's node. `layers` has the signal and the layout
     of each neuron layer, and `columns` those that fire, with the column of the results in which their spikes are
-    counted. `room` is what the largest layer wants as its room, in floats. `bytes_per_step` is the most that a run
-    allocates for one step of one sample, and `work_per_step` about how many microseconds one takes. The results have
-    `width` columns, and the answer `classes`.
+    counted. `room` is what the largest layer or convolution wants as its room, in floats. `bytes_per_step` is the most
+    that a run allocates for one step of one sample, and `work_per_step` about how many microseconds one takes. The
+    results have `width` columns, and the answer `classes`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -74,7 +74,7 @@ class Plan:
         self.carried, self._constant = CarriedLayout.of(network, layouts), constant_nodes(spec)
         self.slots, self.names = [layouts[INPUT]], list[str]()
         self.layers, self.columns = dict[str, tuple[int, Layout]](), dict[str, int]()
-        self.convolutions = dict[str, Convolution]()
+        self._convolutions = dict[str, Convolution]()
         self.arrays: list[Any] = []  # what the table has the addresses of
         self.rows = np.zeros(3 * len(spec.nodes) + 4, table.NODE)  # a node has three rows at most
         at, self.room = {INPUT: 0}, 0
@@ -106,7 +106,7 @@ class Plan:
         self._add("", node_kernels.make_rows, 0, 0)
         self._add("", node_kernels.make_events, 0, 0)
         self.rows = self.rows[: len(self.names)].copy()
-        self.convolutions.clear()  # whose weights the tables have
+        self._convolutions.clear()  # whose weights the tables have
         sizes = [layout.size for layout in self.slots]
         pooled = int((self.rows["outputs_count"] * self.rows["overlaps"]).sum())
         self.bytes_per_step = 12 * sum(sizes) + 8 * pooled + 8 * max(sizes)
@@ -136,7 +136,7 @@ class Plan:
             if isinstance(node, nodes.Linear):
                 fields, code = _connection(node, network, sums[node.name], before, after)
             else:
-                convolution = self.convolutions[node.name] = Convolution.of(node, network, before, after)
+                convolution = self._convolutions[node.name] = Convolution.of(node, network, before, after)
                 fields, code = convolution.fields(), lines_of(convolution.lines)
                 fields["line_code"], self.room = code.address, max(self.room, convolution.room)
             self.arrays.append(code)
@@ -210,7 +210,7 @@ class Plan:
     ) -> dict[str, Any]:
         """Return the fields by which a layer runs line by line with a convolution before it; none if it cannot."""
         spec, (name, *others) = self.spec, self.spec.sources[node.name]
-        convolution, program = self.convolutions.get(name), program_of(node)
+        convolution, program = self._convolutions.get(name), program_of(node)
         if others or convolution is None or not isinstance(node, nodes.Spiking) or node.several or node.recurrent:
             return {}
         readers = [each for each in spec.nodes if node.name in spec.sources[each.name]]
