@@ -137,18 +137,14 @@ IMAGES: dict[str, Network] = {
     },
     # With stride 2 and dilation 2 all taps that meet one input are of one parity, and their outputs are neighbours.
     **{
-        f"stride {stride}, dilation {dilation}": image(
-            "9 bits", (2, 11, 11), out_channels=16, padding=2, stride=stride, dilation=dilation
-        )
-        for stride, dilation in ((2, 2), (2, 4), (4, 2), (2, 3))
+        f"stride {s}, dilation {d}": image("9 bits", (2, 11, 11), out_channels=16, padding=2, stride=s, dilation=d)
+        for s, d in ((2, 2), (2, 4), (4, 2), (2, 3))
     },
     # Inside the image a spike reaches five lines of 3 x channels: more registers than sums are held in at once.
     **{
-        f"three lines, {kind}, {channels}": image(
-            kind, (4, 7, 7), *FIRST, out_channels=channels, kernel_size=[5, 3], padding=[2, 1]
-        )
+        f"three lines, {kind}, {n}": image(kind, (4, 7, 7), *FIRST, out_channels=n, kernel_size=[5, 3], padding=[2, 1])
         for kind in ("9 bits", "floats")
-        for channels in (16, 32, 64, 80, 96)
+        for n in (16, 32, 64, 80, 96)
     },
     # Pools that leave a line or columns out, of sums in 16 and in 32 bits; 24 channels have a pass of their own.
     **{
@@ -170,6 +166,11 @@ IMAGES: dict[str, Network] = {
         )
     },
 }
+
+# A bias of 5 is 40,960 of the weights' unit, 2**-13, which 16 bits do not hold: its neurons would never fire.
+LARGE = image("9 bits", (4, 6, 6), out_channels=16)
+BIASED = dict(LARGE.tensors) | {"conv.bias": np.full(16, 5, np.float32)}
+IMAGES["a sum of more than 16 bits"] = Network(LARGE.spec, BIASED)
 
 
 def assert_all_agree(network: Network, inputs: DenseInputs, *others: str) -> bool:
