@@ -57,9 +57,9 @@ class Gate:
         self.frames: Frames = RepeatCache()
 
     def known(self, data: bytes) -> tuple[Endpoint, bytes, Trace | None, bytes, bytes] | None:
-        """Look headers up by their bytes; return what `admit` does, the data and its body.
+        """Find a request's endpoint, id and trace by the bytes of its headers, and with them its data and its body.
 
-        None for headers not remembered, and where `data` is not one whole request.
+        None for headers that are not remembered, and where `data` is not one whole request.
         """
         if self.changes != self.catalog.changes:
             self._list()

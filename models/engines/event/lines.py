@@ -29,8 +29,8 @@ class Along(NamedTuple):
     """How the inputs along an axis meet outputs.
 
     Taps that one input meets are a phase, in the order of the outputs that they reach, `spacing` from one to the next.
-    Input i meets the phase `phase[i]`, whose first tap reaches the output `first[i]`; where it meets none, the phase is
-    one more than there are.
+    Input i meets the phase `phase[i]`, whose first tap reaches the output `first[i]`; where it meets none, `phase[i]`
+    is the number of phases.
     """
 
     phases: list[list[int]]

@@ -233,13 +233,13 @@ def find_inputs(table: int, row: int, run_at: int) -> int:
     at = room + more
     index, value, offset = events_at(at, rows, most)
     if run.given_offset:
-        given, ones = events_of(target, run.samples), not target.value
+        events, ones = events_of(target, run.samples), not target.value
         for r in range(rows + 1):
-            offset[r] = given.offset[r] - first
+            offset[r] = events.offset[r] - first
         for k in range(most):
-            index[k] = places[given.index[first + k]]
+            index[k] = places[events.index[first + k]]
             if target.value:
-                value[k] = given.value[first + k]
+                value[k] = events.value[first + k]
     else:
         ones = find_events(
             floats_at(run.values, EVERYTHING), run.samples, steps, run.sample_stride, run.step_stride, node.units,

@@ -184,7 +184,7 @@ class Step:
     def write(
         self, states: list[Any], at: Any, current: Any, feedback: Callable[[], Any], trace: Any
     ) -> tuple[Vector, Any]:
-        """Write the step of the neurons from `at` on; return what leaves them, and the bits of those that fired.
+        """Write the step of the neurons from `at` on. It gives what leaves them and the bits of those that fired.
 
         Neurons that do not spike have no bits (None). `feedback` loads what comes back, if the step reads it. The
         membranes go to a row of the `trace`.

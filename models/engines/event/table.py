@@ -118,7 +118,7 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 NODE = _record(
     "function runner source target size units constant code states recurrent_summed recurrent_adder carried_at spiking "
     "several gathers traced fan_back column read largest dense longest operation heads rows inner columns by_step "
-    "of_trace line_runner line_code line_pooled line_only sorts",
+    "of_trace line_code line_pooled line_only sorts",
     "others bias cost parameters rest inside recurrent_weight recurrent_bias elements places scale shift moves delay "
     "divisors line_table line_weight line_base line_cost",
     "recurrent_grid line_grid line_most",

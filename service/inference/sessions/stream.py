@@ -139,7 +139,7 @@ class Stream:
         self.socket.queue_message(b"")
 
     def set_result(self, results: Results) -> Callable[[], object]:
-        """Make the lines of the windows, and return what writes them."""
+        """Make the lines of the windows and a function that writes them."""
         lines = self.session.lines(self.running, results, self.arrived)
         self.running = ()
         self._count(lines, self.arrived)
