@@ -14,8 +14,9 @@ gap with one number for each step, where this one falls as the remaining steps d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -33,6 +34,7 @@ from spikeserve.models.spec.parameters import MAX_STEPS, FrozenModel
 PARTS = 8  # the second slice of a run that is to be decided is such a part of it: a look costs the overhead of a run
 
 MEANS = (Readout.MEAN, Readout.MEAN_MEMBRANE)
+OF_COUNTS = (Readout.SPIKE_COUNT, Readout.SUM, Readout.MEAN)
 
 Flags = NDArray[np.bool_]
 StepCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
@@ -96,7 +98,7 @@ def most_spikes(spec: Spec) -> int | None:
     read = spec.readout_node
     if not isinstance(read, Spiking) or read.several:
         return None
-    return 1 if spec.readout in (Readout.SPIKE_COUNT, Readout.SUM, Readout.MEAN) else None
+    return 1 if spec.readout in OF_COUNTS else None
 
 
 def lead(readout: NDArray[Any], taken: int, spec: Spec) -> NDArray[np.float64]:
@@ -124,8 +126,7 @@ class Rule(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class EndingRule:
+class EndingRule(NamedTuple):
     """A rule that an engine may ask by itself."""
 
     spec: Spec
@@ -164,14 +165,18 @@ def decided(spec: Spec, time_steps: int) -> EndingRule:
     m's class has the lower index, which wins ties. It is asked from the half of the run on, up to which no lead can be
     more than what remains. Of first spikes, the earliest is not overtaken. Other readouts run to their end.
     """
-    part, most = -(-time_steps // PARTS), most_spikes(spec)
-    if spec.readout is Readout.FIRST_SPIKE:
-        looks, by = checks(part, part, time_steps), base.BY_SPIKE
-    elif most is None:
-        looks, by = (time_steps,), base.NEVER
-    else:
-        looks, by = checks(min(time_steps // 2 + 1, time_steps), part, time_steps), base.BY_COUNT
-    return EndingRule(spec, Ending(np.array(looks), by, most or 0.0))
+    return EndingRule(spec, _decided(spec.readout is Readout.FIRST_SPIKE, most_spikes(spec), time_steps))
+
+
+@lru_cache
+def _decided(by_spike: bool, most: int | None, time_steps: int) -> Ending:
+    part = -(-time_steps // PARTS)
+    if by_spike:
+        return Ending(np.array(checks(part, part, time_steps)), base.BY_SPIKE, 0.0)
+    if most is None:
+        return Ending(np.array([time_steps]), base.NEVER, 0.0)
+    looks = checks(min(time_steps // 2 + 1, time_steps), part, time_steps)
+    return Ending(np.array(looks), base.BY_COUNT, most)
 
 
 def confident(spec: Spec, calibration: Calibration) -> EndingRule:
@@ -186,11 +191,11 @@ def check_rule(
 
     `where` is the name of the field that asks for the rule.
     """
+    if spec.scores.has_classes and rule is StopRule.DECIDED:
+        return
     asked = f"{where} is '{rule}', but"
     if not spec.scores.has_classes:
         raise InvalidInput(f"{asked} the model gives values and no classes")
-    if rule is not StopRule.CONFIDENT:
-        return
     if calibration is None:
         raise InvalidInput(f"{asked} the model has no calibration for it, expected 'decided', or no stop")
     if time_steps != calibration.time_steps:
@@ -228,7 +233,7 @@ def run_until(
     An engine with a method `answer` asks an `EndingRule` by itself, in one run.
     """
     answer = getattr(engine, "answer", None)
-    if answer is not None and isinstance(rule, EndingRule) and rule.ending.by != base.NEVER:
+    if answer is not None and isinstance(rule, EndingRule) and not (record and rule.ending.by == base.NEVER):
         ended: RunResult = answer(inputs, rule.ending, stop=stop)
         return ended if not record else _recorded_up_to(ended, engine, inputs, record, stop)
     waiting = inputs

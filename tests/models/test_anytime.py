@@ -99,6 +99,7 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(case: Case, data:
     engine = EventEngine(case.network)
     # So that two samples are shared.
     engine.cores = Cores(data.draw(st.integers(1, 2)), least_work=0.6 * engine.plan.work_per_step * steps)
+    engine.plan.look_time *= data.draw(st.sampled_from([0.0, 1e9]))  # one by one, or all together
     for rule in (decided(spec, steps), confident(spec, calibrated)):
         found, expected = (run_until(each, case.inputs, rule) for each in (engine, ReferenceEngine(case.network)))
         assert found.steps_used is not None

@@ -71,15 +71,16 @@ class Call:
     ) -> None:
         self.plan, self.cores, self.inputs, self.ending, self.stop = plan, cores, inputs, ending, stop
         batch = self.batch = inputs.batch
-        shape = batch, plan.classes
+        rows = batch if ending is None else 2 * batch  # of the samples as they run, and of those that have ended
+        shape = rows, plan.classes
         self.steps = inputs.time_steps
-        self.results = np.zeros((batch, plan.width), np.int64)
+        self.results = np.zeros((rows, plan.width), np.int64)
         self.readout = np.empty(shape, np.float32)
-        self.taken = NO_STEPS if ending is None else np.zeros(batch, np.int64)
+        self.taken = NO_STEPS if ending is None else np.zeros(rows, np.int64)
         if state is None:
             self.begun = self.states = NO_STEPS
             self.counts, self.reads = np.zeros(shape, np.int64), np.empty(shape)
-            # Of samples that end early no state is wanted: each part has room for one at a time.
+            # Of samples that end early no state is wanted: each part has room for those that it runs at a time.
             self.parts = [np.empty((batch if ending is None else 0, plan.carried.floats), np.float32)]
         else:
             carried: Any = state.arrays if windows else CarriedArrays.of(plan.carried, state)
@@ -138,7 +139,7 @@ class Call:
         return self.result()
 
     def run_part(self, first: int, end: int) -> None:
-        """Run the samples from `first` to `end`: all at once, or one by one if they end early or are windows."""
+        """Run the samples from `first` to `end`: all at once, or one by one if they are windows or save steps by it."""
         plan, inputs, ending, room = self.plan, self.inputs, self.ending, room_for(self.plan)
         index, offset, sample_stride, step_stride = NO_INDEX, NO_STEPS, 0, 0
         if isinstance(inputs, EventInputs):
@@ -150,7 +151,10 @@ class Call:
         looks, ends, worth, floats = NO_STEPS, NEVER, 0.0, self.parts[0]
         group = 1 if isinstance(self.last, np.ndarray) else end - first
         if ending is not None:
-            (looks, ends, worth), group, floats = ending, 1, np.empty((1, floats.shape[1]), np.float32)
+            looks, ends, worth = ending
+            if looks.size > 1 and looks.size * plan.look_time < plan.work_per_step * self.steps:
+                group = 1
+            floats = np.empty((group, floats.shape[1]), np.float32)
         arenas: list[NDArray[Any]] = []  # where the arena lies, if that of the thread is too small
         reason = node_kernels.begin.call(
             plan.rows, room.signals, room.run, first, end, group, self.steps, looks, ends, worth,
@@ -192,10 +196,11 @@ class Call:
 
     def result(self) -> RunResult:
         """Make the result of the arrays that the runs wrote."""
-        results, layers = self.results.T, self.plan.layers
+        layers, rows = self.plan.layers, slice(0 if self.ending is None else self.batch, None)
+        results = self.results[rows].T
         return RunResult(
-            self.counts,
-            self.readout,
+            self.counts[rows],
+            self.readout[rows],
             results[0],
             {name: results[column] for name, column in self.plan.columns.items()},
             {name: raster.reshape(*raster.shape[:2], *layers[name][1].shape) for name, raster in self.rasters.items()},
@@ -203,7 +208,7 @@ class Call:
                 name: membrane.reshape(*membrane.shape[:2], *layers[name][1].shape)
                 for name, membrane in self.membranes.items()
             },
-            None if self.ending is None else self.taken,
+            None if self.ending is None else self.taken[rows],
         )
 
     def after(self) -> CarriedArrays:

@@ -664,7 +664,7 @@ def begin_look(nodes: Array, run: Any) -> None:
         run.samples = min(run.group, run.end - first)
         run.results, run.counts = run.given_results + 8 * run.width * first, run.given_counts + 8 * run.classes * first
         run.reads, run.readout = run.given_reads + 8 * run.classes * first, run.given_readout + 4 * run.classes * first
-        run.carried = run.given_carried + (0 if run.ends else 4 * run.floats * first)
+        run.carried = run.given_carried + (0 if run.batch else 4 * run.floats * first)
         run.states = run.given_states + 8 * first if run.given_states else 0
         run.begun = run.given_begun + 8 * first if run.given_begun else 0
         if run.given_states and first:
@@ -682,13 +682,14 @@ def begin_look(nodes: Array, run: Any) -> None:
 
 
 @inlined
-def is_sure(run: Any, is_mean: bool, remaining: int) -> bool:
-    """Return whether the only sample of a group ends before the steps that remain, by the rule `run.ends`.
+def is_sure(run: Any, sample: int, is_mean: bool, remaining: int) -> bool:
+    """Return whether a sample of a group ends before the steps that remain, by the rule `run.ends`.
 
     BY_COUNT: another class could at most get even by `worth` spikes a step, and would need the lower index to win.
     BY_LEAD: the first class leads by `worth` for each step in what is read, of a mean by its sum. BY_SPIKE: any fired.
     """
-    counts, readout = longs_at(run.counts, run.classes), floats_at(run.readout, run.classes)
+    counts = longs_at(run.counts + 8 * run.classes * sample, run.classes)
+    readout = floats_at(run.readout + 4 * run.classes * sample, run.classes)
     first, lead = 0, run.worth * remaining
     scale = run.done if is_mean and run.ends == BY_LEAD else 1
     for j in range(run.classes):
@@ -706,6 +707,31 @@ def is_sure(run: Any, is_mean: bool, remaining: int) -> bool:
         if j != first and (not ahead >= lead or (run.ends == BY_COUNT and ahead == lead and j < first)):
             return False
     return True
+
+
+@inlined
+def have_ended(run: Any, is_mean: bool) -> bool:
+    """Let the samples of a group end that are sure at this look, or all at the last; return whether all have ended.
+
+    What has become of a sample is copied to where the rest of the group's steps do not change it; see `table.RUN`.
+    """
+    width, classes, left, all_ended = run.width, run.classes, run.given_steps - run.done, True
+    taken, results = longs_at(run.taken, EVERYTHING), longs_at(run.given_results, EVERYTHING)
+    counts, readout = longs_at(run.given_counts, EVERYTHING), floats_at(run.given_readout, EVERYTHING)
+    for sample in range(run.samples):
+        at = run.first + sample
+        to, taken[at] = run.batch + at, run.done
+        if taken[to]:
+            continue
+        if left and not is_sure(run, sample, is_mean, left):
+            all_ended = False
+            continue
+        taken[to] = run.done
+        for j in range(width):
+            results[to * width + j] = results[at * width + j]
+        for j in range(classes):
+            counts[to * classes + j], readout[to * classes + j] = counts[at * classes + j], readout[at * classes + j]
+    return all_ended
 
 
 @borrowing
@@ -728,10 +754,7 @@ def proceed(nodes: Array, run: Any, run_at: int) -> Any:
             run.done += run.steps
             run.row = 0
             run.look += 1
-            if run.ends:
-                longs_at(run.taken, EVERYTHING)[run.first] = run.done
-            left = run.given_steps - run.done
-            if not left or is_sure(run, nodes[last_row - 1].operation == MEAN, left):
+            if not run.batch or have_ended(run, nodes[last_row - 1].operation == MEAN):
                 break
         run.first += run.samples
         run.look, run.done = 0, 0
@@ -764,7 +787,8 @@ def begin(
     run.given_results, run.width, run.classes = address_of(results), results.shape[1], counts.shape[1]
     run.given_counts, run.given_reads, run.given_readout = address_of(counts), address_of(reads), address_of(readout)
     run.given_states = address_of(states) if states.size else 0
-    run.given_carried, run.floats, run.taken = address_of(carried), carried.shape[1], address_of(taken)
+    run.given_carried, run.floats = address_of(carried), carried.shape[1]
+    run.taken, run.batch = address_of(taken), taken.size // 2
     run.given_values = address_of(values) if values.size else 0
     run.given_offset, run.given_index = address_of(offset) if offset.size else 0, address_of(index)
     run.sample_stride, run.step_stride = sample_stride, step_stride

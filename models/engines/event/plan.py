@@ -46,6 +46,7 @@ from spikeserve.models.spec.sparse import FEW, FEW_BYTES, Sparse
 from spikeserve.models.spec.sums import Sum, Summation, Sums, sums_of
 
 USUAL = 0.05  # share of inputs that are not 0
+LOOK = 0.06  # microseconds that a node takes to begin a run of few steps
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 READS = {
     Reduction.SUM: table.SUM,
@@ -62,8 +63,11 @@ class Plan:
     signal's rows, and make its events. `names` has the name of each row's node. `layers` has the signal and the layout
     of each neuron layer, and `columns` those that fire, with the column of the results in which their spikes are
     counted. `room` is what the largest layer or convolution wants as its room, in floats. `bytes_per_step` is the most
-    that a run allocates for one step of one sample, and `work_per_step` about how many microseconds one takes. The
-    results have `width` columns, and the answer `classes`.
+    that a run allocates for one step of one sample, and `work_per_step` about how many microseconds one takes. Where
+    the looks at a sample that runs by itself, each `look_time`, take longer than all its steps, samples that may end
+    early run together: that is twice what a look takes, as half of the steps are saved at most. It is 0 where a neuron
+    may fire too often to be counted, in steps that a sample does not take by itself. The results have `width` columns,
+    and the answer `classes`.
     """
 
     def __init__(self, network: Network) -> None:
@@ -114,6 +118,7 @@ class Plan:
         stepped = sum(layout.size for _, layout in self.layers.values())
         self.classes, self.width = spec.classes, 1 + len(self.columns)
         self.work_per_step = float(ADDED * USUAL * added + STEPPED * stepped)
+        self.look_time = 0.0 if self.rows["several"].any() else 2 * LOOK * len(self.rows)
 
     def _slot(self, layout: Layout) -> int:
         """Add a signal and return its number."""

@@ -134,18 +134,20 @@ SIGNAL = _record("steps size feed trace rows index value offset")
 # end by the rule `ends`, see `base.Ending`. The arrays have a row for each sample: `given_begun` how many steps it took
 # before, `given_results` its operations and then the spikes of each layer (`width`), `given_counts` how often each of
 # the neurons (`classes`) that are read fired, `given_reads` what was read of them, `given_readout` what that is as an
-# answer, and `taken` how many steps it took. Its state (`floats`) lies at the address in `given_states`; if there are
-# none, in its row from `given_carried` on, or where samples end early in one row for all. In a `group` of 1 a sample
-# may have the state of the one before it, and goes on from there. What is called so without
-# `given_` begins with the group's first sample. `samples` and `steps` are those of the group and up to the next look.
+# answer, and `taken` how many steps it took. Where samples end early, the arrays have two rows for each: the first
+# `batch` are of the samples as they run, the others of those that have ended. A sample's state (`floats`) lies at the
+# address in `given_states`; if there are none, in its row from `given_carried` on, which is that of its group where
+# samples end early. In a `group` of 1 a sample may have the state of the one before it, and goes on from there. What is
+# called so without `given_` begins with the group's first sample. `samples` and `steps` are those of the group and up
+# to the next look.
 #
 # `arena` (bytes) holds what the nodes find, up to `used`. What a layer of neurons takes and gives comes next, from
 # `connection` on. `needed` and `largest` say why a node did not run: for want of so many bytes, or since a neuron fired
 # more often than can be counted.
 RUN = _record(
     "signals first end group looks looks_count look done row ends stop samples steps given_steps given_begun "
-    "given_results width given_counts classes given_reads given_readout given_carried given_states floats taken begun "
-    "results counts reads readout carried states given_values values given_offset given_index sample_stride "
+    "given_results width given_counts classes given_reads given_readout given_carried given_states floats taken batch "
+    "begun results counts reads readout carried states given_values values given_offset given_index sample_stride "
     "step_stride arena arena_count used room keeps_traces keeps_spikes slot connection base base_steps kind gathers "
     "current stride state index value offset trace needed pooled line_index line_offset line_value line_counts",
     floats="largest worth",
