@@ -3,17 +3,20 @@
 Scales, joins and the connections that PyTorch has no module for, as training sees them.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from spikeserve.models.door import Plugin
 from spikeserve.models.spec import Input, Readout
-from spikeserve.training.config import NetworkConfig
+from spikeserve.training.config import AUTHORS, NetworkConfig
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.fit.architecture import Architecture, build_architecture
 from spikeserve.training.fit.exact import round_to_grid
 from tests.networks import network_of, task
+from tests.training.test_custom_neurons import recurrent_lif
 
 IMAGE = Input(shape=(1, 8, 8))
 
@@ -79,6 +82,16 @@ def test_a_line_of_text_is_nodes(text: str, config: dict[str, Any], types: str, 
     for name, value in says.items():
         place = architecture if name.startswith("training") else architecture.spec
         assert eval(f"place.{name}", {"place": place}) == value, name  # noqa: S307  (names of our own)
+
+
+class Own:
+    states, learn = {}, ()  # type: ignore[var-annotated]
+    step = staticmethod(partial(recurrent_lif, decay=0.5, threshold=1.0))  # type: ignore[arg-type]
+
+
+def test_a_neuron_of_a_plugin_is_recurrent_where_its_layer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AUTHORS, "own", Plugin("neuron", "own", f"{__name__}:Own", "a neuron"))
+    assert built("8R:own").spec.nodes[2].recurrent  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

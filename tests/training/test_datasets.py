@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from spikeserve.models.spec import Coding, Input, OutOfRange
-from spikeserve.training.config import AugmentConfig, DataConfig, Normalise
+from spikeserve.training.config import AugmentConfig, DataConfig, NetworkConfig, Normalise
 from spikeserve.training.data.augment import augment, event_drop, shift, silence, time_jitter, time_shift
 from spikeserve.training.data.dataset import Split
-from spikeserve.training.data.datasets import load
+from spikeserve.training.data.datasets import load, load_for
 from spikeserve.training.data.normalise import declare, lost_levels
 from spikeserve.training.data.splits import three_ways
 from spikeserve.training.errors import InvalidConfig, InvalidData
+from spikeserve.training.fit.architecture import build_architecture
 
 
 def test_the_test_split_is_a_fifth_of_each_class_that_hangs_on_the_split_seed_alone() -> None:
@@ -126,6 +127,16 @@ def test_without_a_choice_the_coding_has_its_usual_normalisation() -> None:
         taken = declared(series, (1,), Coding(coding))
         assert taken == declared(series, (1,), Coding(coding), normalise=method)
         assert method != "none" or taken == Input(shape=(1,), low=0.25, high=2)
+    digits = load(DataConfig(dataset="digits", normalise="standard"), Coding.DIRECT)
+    pixels = digits.declared.normalise(digits.training.samples)
+    assert (pixels.mean(), pixels.std()) == (pytest.approx(0, abs=0.01), pytest.approx(1, abs=0.01))
+
+
+def test_a_network_that_takes_pictures_without_channels_has_them_so() -> None:
+    spec = build_architecture(NetworkConfig(architecture="none"), Input(shape=(8, 8)), tuple("0123456789"), 4).spec
+    digits, same = load_for(DataConfig(dataset="digits"), spec, "m"), load(DataConfig(dataset="digits"), Coding.DIRECT)
+    assert digits.declared.shape == (8, 8)
+    np.testing.assert_array_equal(digits.test.samples, same.test.samples[:, 0])
 
 
 @pytest.mark.parametrize(
