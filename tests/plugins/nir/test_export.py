@@ -69,6 +69,9 @@ def network(**neuron: Any) -> Network:
           "reset_value": -0.5}, "norse", "value"),
         ({"type": "IF", "gain": 0.5, "fire": "above_threshold"}, "nir", "subtract"),
         ({"type": "CubaLIF", "decay": 0.75, "syn_decay": 0.5, "recurrent": {}}, "spikingjelly", "subtract"),
+        ({"type": "CubaLIF", "decay": 0.75, "syn_decay": 0.5, "synapse": "sum_then_decay"}, "spikingjelly", "subtract"),
+        ({"type": "CubaLIF", "decay": 0.75, "syn_decay": 0.5, "synapse": "sum_then_decay", "fire": "multiple"},
+         "sinabs", "subtract"),
     ],
 )  # fmt: skip
 def test_nirs_own_nodes_say_it_without_us(tmp_path: Path, neuron: dict[str, Any], dialect: str, reset: str) -> None:
