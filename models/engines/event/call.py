@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding import EventInputs, Inputs
 from spikeserve.models.engines.base import NEVER, Ending, Record, RunResult, State
-from spikeserve.models.engines.event import event_kernels, node_kernels
+from spikeserve.models.engines.event import node_kernels
 from spikeserve.models.engines.event.carried import CarriedArrays
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.layouts import aligned
@@ -189,7 +189,9 @@ class Call:
                 offset = array_of(signal["offset"], (samples * steps + 1,), np.int64)
                 index = array_of(signal["index"], (offset[-1],), np.int32)
                 value = array_of(signal["value"], (offset[-1] if signal["value"] else 0,), np.float32)
-                event_kernels.fill_raster.call(index, value, offset, layout.elements, self.rasters[name], first)
+                row = np.repeat(np.arange(samples * steps), np.diff(offset))
+                at = row % steps, first + row // steps, layout.elements[index]
+                self.rasters[name][at] = value if value.size else 1
             if name in self.membranes:
                 trace = array_of(signals[slot]["trace"], (samples, steps, layout.size), np.float32)
                 self.membranes[name][:, first:end] = trace[..., layout.places].swapaxes(0, 1)

@@ -164,20 +164,22 @@ def sparse_doubles(
         row[i] = np.float32(totals[i] * grid)
 
 
+@borrowing
+def spikes_of(value: Array, most: float) -> Any:
+    """Return how many spikes events with values are, 0 for those that have none; -1 where one is not 1, 2, … `most`."""
+    others, total = 0, np.int64(0)
+    for k in range(value.size):
+        others += not 1.0 <= value[k] <= most or value[k] != np.floor(value[k])
+        total += np.int64(value[k])
+    return np.int64(-1 if others else total)
+
+
 @inlined
 def as_spikes(place: Array, value: Array, most: float) -> Array:
-    """Return the places of events, each as often as its value says, as if it were so many spikes.
-
-    It is empty where a value is no whole number from 1 to `most`.
-    """
-    total = 0
-    for k in range(place.size):
-        if not 1.0 <= value[k] <= most or value[k] != np.floor(value[k]):
-            return np.empty(0, np.int32)
-        total += int(value[k])
-    spikes = np.empty(total, np.int32)
+    """Return the places of events, each as often as its value says; empty where not all are spikes, see `spikes_of`."""
+    spikes = np.empty(max(np.int64(0), spikes_of(value, most)), np.int32)
     count = 0
-    for k in range(place.size):
+    for k in range(place.size if spikes.size else 0):
         for _ in range(int(value[k])):
             spikes[count] = place[k]
             count += 1

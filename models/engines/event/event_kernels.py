@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from spikeserve.models.engines.event.compiled import borrowing, inlined, inner, kernel
-from spikeserve.models.engines.event.currents import Array, aligned_floats
+from spikeserve.models.engines.event.compiled import borrowing, inlined
+from spikeserve.models.engines.event.currents import Array
 from spikeserve.models.engines.event.table import CONCATENATE, MATMUL, MULTIPLY, Events
 from spikeserve.models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
 from spikeserve.models.engines.event.views import EVERYTHING, carried_of, floats_at, ints_at, longs_at, words_at
@@ -139,24 +139,14 @@ def multiply_matrices(node: Any, to: Array, left: Array, right: Array, sums: Arr
             to[places[result + row * columns + j]] = np.float32(sums[j])
 
 
-@inner
-def pool_rows_of_events(
-    windows: Any, events: Any, size: int, take_maximum: bool, index: Array, value: Array, offset: Array
+@borrowing
+def pool_events(
+    row: Array, windows: Any, events: Any, take_maximum: bool, index: Array, value: Array, offset: Array
 ) -> bool:
-    """Pool events into events of rows of `size`, and return if the sums or maxima are all 1.
+    """Pool events into events, and return if the sums or maxima are all 1; `row` holds zeros, and they are made in it.
 
     By the sum over each window, divided by its divisor, or by the maximum, where all events must be spikes.
     """
-    row = aligned_floats(size)
-    row[:] = 0.0
-    return pool_into(row, windows, events, take_maximum, index, value, offset)
-
-
-@borrowing
-def pool_into(
-    row: Array, windows: Any, events: Any, take_maximum: bool, index: Array, value: Array, offset: Array
-) -> bool:
-    """Pool as `pool_rows_of_events` does; `row` holds zeros, in which each row's sums or maxima are made."""
     valued, divisors = events.value.size > 0, windows.divisors
     count, others = np.int64(0), np.uint64(0)
     offset[0] = 0
@@ -202,16 +192,6 @@ def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> N
 
 
 @borrowing
-def spikes_of(value: Array, most: float) -> Any:
-    """Return how many spikes events with values are, 0 for those that have none; -1 where one is not 1, 2, … `most`."""
-    others, total = 0, np.int64(0)
-    for k in range(value.size):
-        others += not 1.0 <= value[k] <= most or value[k] != np.floor(value[k])
-        total += np.int64(value[k])
-    return np.int64(-1 if others else total)
-
-
-@borrowing
 def repeat_events(events: Any, index: Array, offset: Array) -> None:
     """Write each event as often as its value says."""
     count: Any = np.int64(0)
@@ -237,17 +217,6 @@ def count_operations(node: Any, run: Any, events: Any, steps: int) -> None:
             for k in range(first, end):
                 total += cost[events.index[k]]
         totals[sample * run.width] += total
-
-
-@kernel
-def fill_raster(index: Array, value: Array, offset: Array, elements: Array, raster: Array, first: int) -> None:
-    """Write the spikes of the samples from `first` on into a raster (time_steps, samples, elements) of zeros."""
-    steps = raster.shape[0]
-    for sample in range((offset.size - 1) // steps):
-        for step in range(steps):
-            now = sample * steps + step
-            for k in range(offset[now], offset[now + 1]):
-                raster[step, first + sample, elements[index[k]]] = np.int32(value[k]) if value.size else 1
 
 
 @inlined

@@ -23,6 +23,7 @@ from spikeserve.models.engines.event.currents import (
     connect_values,
     room_for_spikes,
     rows_at_once,
+    spikes_of,
 )
 from spikeserve.models.engines.event.event_kernels import (
     count_operations,
@@ -31,13 +32,12 @@ from spikeserve.models.engines.event.event_kernels import (
     join_row,
     list_row,
     load_row,
+    pool_events,
     pool_rows,
-    pool_rows_of_events,
     repeat_events,
     scale_events,
     sort_bytes,
     sort_rows,
-    spikes_of,
 )
 from spikeserve.models.engines.event.native import address_of, call, call_node, records_of
 from spikeserve.models.engines.event.table import (
@@ -369,7 +369,7 @@ def pool(table: int, row: int, run_at: int) -> int:
         ints_at(node.first_input, node.first_input_count), ints_at(node.inputs, node.inputs_count),
         floats_at(node.divisors, node.divisors_count),
     )  # fmt: skip
-    if source.rows or source.feed >= 0:
+    if source.rows or source.feed >= 0 or (node.dense and source.value):
         if not source.rows:
             return NEEDS_ROWS
         at = reserve(run, 4 * rows * size)
@@ -380,41 +380,17 @@ def pool(table: int, row: int, run_at: int) -> int:
         put_rows(target, at, steps, size)
         return 0
     events = events_of(source, run.samples)
-    by_rows = node.dense and events.value.size
     most = min(events.index.size * node.overlaps, rows * node.units)
-    more = lines(4 * source.size) + lines(4 * size) if by_rows else 0
-    given_at = room_for_events(run, rows, most, more)
-    if not given_at:
+    sums_at = room_for_events(run, rows, most, lines(4 * size))
+    if not sums_at:
         return NEEDS_ROOM
-    at = given_at + more
+    at, sums = sums_at + lines(4 * size), floats_at(sums_at, size)
+    sums[:] = 0.0
     index, value, offset = events_at(at, rows, most)
-    if by_rows:
-        pool_each_row(node, windows, source, given_at, index, value, offset)
-        ones = False
-    else:
-        ones = pool_rows_of_events(windows, events, size, node.largest, index, value, offset)
+    ones = pool_events(sums, windows, events, node.largest, index, value, offset)
     divided = windows.divisors.size > 1 or windows.divisors[0] != 1.0  # if not, all are spikes
     settle(run, target, at, rows, most, not ones or divided, steps, size)
     return 0
-
-
-@inlined
-def pool_each_row(
-    node: Any, windows: Any, source: Any, given_at: int, index: Array, value: Array, offset: Array
-) -> None:
-    """Pool events by one dense row after the other."""
-    pooled_at, one = given_at + lines(4 * source.size), np.int64(1)
-    dense, pooled = floats_at(given_at, source.size), floats_at(pooled_at, node.size)
-    pooled[:] = 0.0
-    count = np.int64(0)
-    offset[0] = count
-    for r in range(offset.size - 1):
-        load_row(source, r, dense)
-        pool_rows(
-            windows, node.largest, float_rows_at(given_at, one, source.size), float_rows_at(pooled_at, one, node.size)
-        )
-        count, _ = list_row(pooled, index, value, count)
-        offset[r + 1] = count
 
 
 @addressed

@@ -12,8 +12,8 @@ from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL, Events, Fee
 
 EVERYTHING = 2**40  # as the size of an array of which no function asks how long it is
 nodes_at, signals_at, runs_at = array_at(NODE), array_at(SIGNAL), array_at(RUN)
-floats_at, ints_at, longs_at, words_at = map(array_at, (np.float32, np.int32, np.int64, np.uint64))
-shorts_at, doubles_at = map(array_at, (np.uint16, np.float64))
+floats_at, ints_at, longs_at = map(array_at, (np.float32, np.int32, np.int64))
+words_at, doubles_at = map(array_at, (np.uint64, np.float64))
 float_rows_at, int_rows_at = map(matrix_at, (np.float32, np.int32))
 
 
