@@ -7,7 +7,9 @@ engine's: all take turns at each batch of test samples, in several passes, of wh
 
     python -m benchmarks.anytime digits
     python -m benchmarks.anytime digits braille --file braille7.npz --answers 100000
+    python -m benchmarks.anytime tiny
 
+`tiny` are networks with random weights that run in a few microseconds, whose looks cost as much as many of their steps.
 `--answers` also runs so many varied digits both ways, and prints how many classes `decided` changes: none may.
 """
 
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +29,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import TASKS, unpacked
+from benchmarks.cases import build
 from benchmarks.machine import machine
 from benchmarks.tables import markdown
+from benchmarks.workloads import LIF, Workload, linear
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding import Inputs, encode
 from spikeserve.models.engines import Engine, RunResult, create
 from spikeserve.models.engines.anytime import StopRule, run_anytime
 from spikeserve.models.engines.base import joined
+from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.training.config import TrainingConfig
 from spikeserve.training.data.datasets import Split, load
 
 BATCHES = (1, 32)
 AT_ONCE = 128  # samples in a batch where time is not measured
+TINY = (
+    Workload("16-10", "", (16,), (linear(16, 10), LIF), time_steps=8, activities=(15,)),
+    Workload("64-32-10", "", (64,), (linear(64, 32), LIF, linear(32, 10), LIF), time_steps=25, activities=(15,)),
+)
 Run = Callable[[Inputs], RunResult]
 
 
@@ -163,6 +173,26 @@ def table(contest: Contest, measured: Sequence[Measurement]) -> str:
     return markdown([*headings, *(f"µs, batch {size}" for size in BATCHES)], rows)
 
 
+def table_of_tiny(passes: int) -> str:
+    """Return a Markdown table of tiny networks: whole runs, and under `decided`."""
+    rows = []
+    for workload in TINY:
+        case = build(workload, workload.activities[0], max(BATCHES))
+        engine = EventEngine(case.network)
+        runs: tuple[Run, ...] = engine.answer, partial(run_anytime, engine, rule=StopRule.DECIDED)
+        rows.append([f"{workload.name}, {workload.time_steps} steps"])
+        for size in BATCHES:
+            inputs, best = case.inputs[:size], [math.inf, math.inf]
+            for _ in range(100 * passes):
+                for way, run in enumerate(runs):
+                    began = time.perf_counter()
+                    result = run(inputs)
+                    best[way] = min(best[way], time.perf_counter() - began)
+            steps = np.asarray(result.steps_used).mean()
+            rows[-1] += [f"{1e6 * best[0]:.1f}", f"{1e6 * best[1]:.1f} ({best[0] / best[1]:.2f}×), {steps:.1f} steps"]
+    return markdown(["network", *(f"µs, batch {size}{way}" for size in BATCHES for way in ("", ", decided"))], rows)
+
+
 def varied_digits(count: int, split: Split) -> NDArray[np.float32]:
     """Return so many digits, each one of a split with pixels moved by up to a few grey levels and some switched off."""
     rng = np.random.default_rng(0)
@@ -187,7 +217,9 @@ def count_changed(contest: Contest, samples: NDArray[np.float32]) -> tuple[int, 
 def main() -> None:
     """Read the command line, run, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", choices=("digits", "braille"), metavar="model", help="digits, braille")
+    parser.add_argument(
+        "models", nargs="+", choices=("digits", "braille", "tiny"), metavar="model", help="digits, braille, tiny"
+    )
     parser.add_argument("--file", type=Path, help="braille: the .npz with x and y")
     parser.add_argument("--repository", type=Path, default=PRETRAINED, help="where the models are")
     parser.add_argument("--passes", type=int, default=20, help="how often each is timed (default: 20)")
@@ -196,6 +228,9 @@ def main() -> None:
     print(machine(["numba"]))
     with tempfile.TemporaryDirectory() as folder:
         for name in given.models:
+            if name == "tiny":
+                print(f"\n{table_of_tiny(given.passes)}", flush=True)
+                continue
             wanted: dict[str, Any] = dict(TASKS[name])
             if name == "braille":
                 if given.file is None:

@@ -89,6 +89,11 @@ def checks(first: int, next_steps: int, time_steps: int) -> tuple[int, ...]:
     return (*looks, time_steps)
 
 
+@lru_cache
+def _looks(first: int, next_steps: int, time_steps: int) -> NDArray[np.int64]:
+    return np.array(checks(first, next_steps, time_steps))
+
+
 def most_spikes(spec: Spec) -> int | None:
     """Return how many spikes a step can add at most to a class of what is read; None where there is no such bound.
 
@@ -165,23 +170,20 @@ def decided(spec: Spec, time_steps: int) -> EndingRule:
     m's class has the lower index, which wins ties. It is asked from the half of the run on, up to which no lead can be
     more than what remains. Of first spikes, the earliest is not overtaken. Other readouts run to their end.
     """
-    return EndingRule(spec, _decided(spec.readout is Readout.FIRST_SPIKE, most_spikes(spec), time_steps))
-
-
-@lru_cache
-def _decided(by_spike: bool, most: int | None, time_steps: int) -> Ending:
-    part = -(-time_steps // PARTS)
-    if by_spike:
-        return Ending(np.array(checks(part, part, time_steps)), base.BY_SPIKE, 0.0)
-    if most is None:
-        return Ending(np.array([time_steps]), base.NEVER, 0.0)
-    looks = checks(min(time_steps // 2 + 1, time_steps), part, time_steps)
-    return Ending(np.array(looks), base.BY_COUNT, most)
+    part, most = -(-time_steps // PARTS), most_spikes(spec)
+    if spec.readout is Readout.FIRST_SPIKE:
+        looks, by = _looks(part, part, time_steps), base.BY_SPIKE
+    elif most is None:
+        looks, by = _looks(time_steps, part, time_steps), base.NEVER
+    else:
+        looks, by = _looks(min(time_steps // 2 + 1, time_steps), part, time_steps), base.BY_COUNT
+    return EndingRule(spec, Ending(looks, by, most or 0.0))
 
 
 def confident(spec: Spec, calibration: Calibration) -> EndingRule:
     """Make the rule that ends samples by a model's calibration."""
-    return EndingRule(spec, Ending(np.array(calibration.checks), base.BY_LEAD, calibration.threshold))
+    looks = _looks(calibration.first, calibration.then, calibration.time_steps)
+    return EndingRule(spec, Ending(looks, base.BY_LEAD, calibration.threshold))
 
 
 def check_rule(
