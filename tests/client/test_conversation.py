@@ -1,7 +1,7 @@
 """A session with a server that leaves at any moment: every window comes once, and as without that.
 
 The server is in this process, so that its connections break at moments that hypothesis chooses.
-tests/deploy/test_sessions.py has real ones.
+tests/deploy/test_replicas.py has real ones.
 
 Servers of one session, in this process, whose connections break at moments that a test chooses.
 """

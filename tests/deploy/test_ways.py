@@ -1,52 +1,41 @@
 """What every way to deploy promises of its pods: fields that there are, settings, probes, rights, ports and time."""
 
+import json
 import math
 import re
+from copy import deepcopy
 
 import pytest
-from fastapi.routing import APIRoute
 from kubernetes.utils.quantity import parse_quantity
 
 from spikeserve.models.bundle.repository import PRETRAINED
-from spikeserve.service.app import create_app
 from spikeserve.service.process.flags import read_settings
 from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings, with_protocols
 from tests.deploy.schemas import faults
-from tests.deploy.ways import ACCEPTED, KSERVE, WAYS, Way, read, way
-from tests.pages import ROOT
+from tests.deploy.ways import ACCEPTED, DOCKERFILE, KSERVE, PORT, WAYS, way
 
 EACH = pytest.mark.parametrize("name", WAYS)
 PODS = pytest.mark.parametrize("name", [name for name in WAYS if name not in KSERVE])  # that are no serving runtime's
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
 (USER,) = re.findall(r"^USER (\d+):", DOCKERFILE, re.MULTILINE)
 
 
 @EACH
 def test_each_manifest_is_of_its_kind(name: str) -> None:
-    assert way(name).documents.keys() >= ({"ServingRuntime"} if name in KSERVE else {"Deployment", "Service"})
-    for kind, each in way(name).documents.items():
+    assert way(name).keys() >= ({"ServingRuntime"} if name in KSERVE else {"Deployment", "Service"})
+    for kind, each in way(name).items():
         if kind != "PodMonitor":  # no package that is small ships its schema
             assert faults(each) == [], kind
 
 
-POD = "spec/template/spec/containers/0"
-
-
 @pytest.mark.parametrize(
-    ("path", "where", "field", "value", "count"),
-    [
-        ("kubernetes/deployment.yaml", POD, "imagePolicy", "Always", 2),
-        ("kubernetes/deployment.yaml", POD, "image", 1, 2),
-        ("kserve/runtime.yaml", "spec/containers/0", "readinessProbe", {"periodSeconds": "5"}, 2),
-        ("kserve/runtime.yaml", "spec", "protocols", "v2", 1),
-        ("kserve/inference-service.yaml", "spec/predictor/model", "storageUrl", "v2", 1),
-    ],
+    ("name", "place", "count"),
+    [("default", "container", 2), ("KServe", "container", 2), ("KServe", "InferenceService/spec/predictor/model", 1)],
 )
-def test_what_is_wrong_in_a_manifest_is_found(path: str, where: str, field: str, value: object, count: int) -> None:
-    document = read(path)
-    Way(document).at(where)[field] = value
-    found = faults(document)  # by each version of Kubernetes, and by KServe's classes
-    assert [field in fault for fault in found] == [True] * count
+def test_a_field_that_there_is_not_is_a_fault(name: str, place: str, count: int) -> None:
+    wrong = deepcopy(way(name))
+    wrong.at(place)["storageUrl"] = "v2"
+    found = [fault for each in wrong.values() for fault in faults(each)]  # by each Kubernetes, and KServe's classes
+    assert ["storageUrl" in fault for fault in found] == [True] * count
 
 
 @EACH
@@ -71,8 +60,8 @@ def test_nothing_may_become_root_or_write_but_bounded_folders(name: str) -> None
 @EACH
 def test_settings_are_settings_and_follow_the_limits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runs, environment, limits = way(name).container, way(name).environment, way(name).at("container/resources/limits")
-    known = with_protocols().model_fields.keys() | {"repository_cache"}  # which a variable alone says
-    assert environment.keys() <= known
+    # There is no flag for a repository's cache.
+    assert environment.keys() <= with_protocols().model_fields.keys() | {"repository_cache"}
     assert len(environment) == len(runs["env"])
     cores = math.ceil(parse_quantity(limits["cpu"]))
     for setting, value in environment.items():
@@ -82,7 +71,10 @@ def test_settings_are_settings_and_follow_the_limits(name: str, monkeypatch: pyt
     settings = read_settings([each.replace("/mnt/models", str(PRETRAINED)) for each in runs.get("args", [])])
     assert settings.threads == cores
     assert settings.max_pending_bytes == parse_quantity(limits["memory"]) // 4
-    assert settings.url == ACCEPTED.get(name, {}).get("repository", {}).get("url")
+    assert settings.url == ACCEPTED.get(name, {}).get("values", {}).get("repository", {}).get("url")
+    ports = {settings.port, dict(settings)["grpc_port"]} - {settings.port if name == "Knative, gRPC" else 0}
+    assert {each["containerPort"] for each in runs["ports"]} == ports  # with Knative one alone, which is gRPC's
+    assert settings.port == int(PORT)
     # An empty secret would stop the start, so that no pod is open where keys were meant; one that is not there is none.
     secrets = [each["valueFrom"]["secretKeyRef"] for each in runs["env"] if "secretKeyRef" in each.get("valueFrom", {})]
     optional = [("api-keys", name not in ("claim", "readme")), ("admin-keys", True)]  # those two require keys
@@ -90,40 +82,34 @@ def test_settings_are_settings_and_follow_the_limits(name: str, monkeypatch: pyt
 
 
 @EACH
-def test_probes_ask_paths_and_ports_that_there_are(name: str) -> None:
-    app = create_app(Settings(repository=PRETRAINED))
-    routes = {route.path for route in app.routes if isinstance(route, APIRoute) and "GET" in (route.methods or ())}
-    runs, there = way(name).container, way("kubernetes").container
-    probes = {each: runs[f"{each}Probe"]["httpGet"] for each in ("startup", "readiness")}
-    if name != "Knative, gRPC":  # whose liveness probe is a command
-        probes["liveness"] = runs["livenessProbe"]["httpGet"]
-    for each, probe in probes.items():
-        assert probe["path"] == ("/health/ready" if each == "readiness" else "/health/live") in routes
-        assert probe["port"] == (8000 if name in KSERVE else "http")
+def test_probes_ask_what_is_live_and_what_is_ready(name: str) -> None:
+    runs, there = way(name).container, way("kustomize, default").container
+    for probe, path in (("startup", "/health/live"), ("readiness", "/health/ready"), ("liveness", "/health/live")):
+        if (name, probe) != ("Knative, gRPC", "liveness"):  # which is a command
+            assert runs[f"{probe}Probe"]["httpGet"] == {"path": path, "port": 8000 if name in KSERVE else "http"}
     for field in () if name in KSERVE else ("readinessProbe", "livenessProbe", "lifecycle"):
         assert runs[field] == there[field]  # whatever the values of the chart
 
 
 @PODS
 def test_selectors_match_the_pods_ports_have_their_names_and_every_target_is_there(name: str) -> None:
-    made, deployment = way(name).documents, way(name).documents["Deployment"]
+    made, deployment = way(name), way(name)["Deployment"]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
-    services = [each for kind, each in made.items() if kind in ("Service", "headless Service")]
-    selectors = [service["spec"]["selector"] for service in services]
-    selectors += [each["labelSelector"]["matchLabels"] for each in way(name).pod["topologySpreadConstraints"]]
-    selecting = {"Deployment", "PodDisruptionBudget", "PodMonitor"} & made.keys()
-    selectors += [made[kind]["spec"]["selector"]["matchLabels"] for kind in selecting]
-    ports = {port["name"] for port in way(name).container["ports"]}
-    assert {port["targetPort"] for service in services for port in service["spec"]["ports"]} == ports
+    selectors = re.findall(r'"(?:matchLabels|selector)": (\{[^{}]+\})', json.dumps(made))
+    assert all(json.loads(selector).items() <= labels.items() for selector in selectors)
+    # Each manifest has one, and the Deployment another, by which its pods are spread.
+    assert len(selectors) == len(made.keys() - {"HorizontalPodAutoscaler", "Pod"}) + 1
+    assert all(each["metadata"]["name"].startswith(deployment["metadata"]["name"]) for each in made.values())
+    ports = {port["name"] for port in made.container["ports"]}
+    services = [each["spec"] for kind, each in made.items() if kind.endswith("Service")]
+    assert {port["targetPort"] for service in services for port in service["ports"]} == ports
     if "NetworkPolicy" in made:
-        selectors.append(made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"])
-        (allowed,) = made["NetworkPolicy"]["spec"]["ingress"]
+        (allowed,) = made.at("NetworkPolicy/spec/ingress")
         assert {port["port"] for port in allowed["ports"]} == ports
-    assert all(selector and selector.items() <= labels.items() for selector in selectors)
     if "HorizontalPodAutoscaler" in made:
-        target = made["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
-        there = {field: deployment[field] for field in ("apiVersion", "kind")}
-        assert target == there | {"name": deployment["metadata"]["name"]}
+        target = {field: deployment[field] for field in ("apiVersion", "kind")}
+        target["name"] = deployment["metadata"]["name"]
+        assert made.at("HorizontalPodAutoscaler/spec/scaleTargetRef") == target
 
 
 @PODS
