@@ -1,13 +1,12 @@
 """A server on an event loop of its own, which runs while a test asks it, and what it tells of what it was asked."""
 
 import asyncio
-import gc
 import io
 import json
 import re
 import socket
 from collections import Counter
-from collections.abc import Coroutine, Sequence, Sized
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -33,17 +32,9 @@ from tests.service.telemetry.test_tracing import Collector, attributes
 # What differs between two servers, or two moments: the date, ids that clients did not give, and times.
 DIFFERS = re.compile(rb"date: [^\r]*|x-request-id: [0-9a-f]{32}|request [0-9a-f]{32}|server-timing: [^\r]*")
 STATUSES = {code: status for status, code in CODES.items()} | {grpc.StatusCode.OK: 200}
-COUNTED = (
-    *("http_requests", "http_request_seconds", "model_requests", "model_request_seconds", "samples", "steps_saved"),
-    *(
-        "requests_shed",
-        "requests_expired",
-        "connections_refused",
-        "layer_spikes",
-        "layer_neuron_steps",
-        "encode_seconds",
-    ),
-    *("request_synaptic_operations", "dense_synaptic_operations"),
+COUNTED = re.compile(
+    "http_requests$|http_request_seconds|model_requests|model_request_seconds|samples|steps_saved|requests_|layer_"
+    "|connections_refused|encode_seconds|request_synaptic_operations|dense_synaptic_operations"
 )
 
 
@@ -57,16 +48,7 @@ class Answer(NamedTuple):
 
 
 class Log(io.StringIO):
-    """A log, and how many lines of answers were written in one iteration of the event loop at most."""
-
-    iteration, most = 0, 0
-    latest = (0, 0)  # an iteration, and the lines of it
-
-    def write(self, text: str) -> int:
-        iteration, lines = self.latest
-        lines = text.count('"status":200') + (lines if iteration == self.iteration else 0)
-        self.latest, self.most = (self.iteration, lines), max(self.most, lines)
-        return super().write(text)
+    """A log of what was asked."""
 
     def take(self) -> list[dict[str, Any]]:
         """Return the requests that were logged since."""
@@ -79,10 +61,8 @@ class Log(io.StringIO):
 class Server:
     """Our server of an app or, if it is `plain`, uvicorn's own, where calls of gRPC go the full way as well."""
 
-    def __init__(
-        self, root: Path, *, plain: bool, log: Log | None = None, collector: Collector | None = None, **settings: Any
-    ) -> None:
-        self.grpc_port, self.log, self.collector = free_port(), log or Log(), collector
+    def __init__(self, root: Path, *, plain: bool, collector: Collector | None = None, **settings: Any) -> None:
+        self.grpc_port, self.collector = free_port(), collector
         values: dict[str, Any] = {"repository": root, "grpc_port": self.grpc_port, **settings}
         configured = with_protocols()(engine="event", default_model="toy", **values)
         self.app = create_app(configured)
@@ -138,15 +118,15 @@ class Server:
         Requests are cut at these places, and calls are at the same moment, or one after the other.
         """
         answers: dict[int, Answer] = {}
-        streams: list[list[int]] = [[]]
-        calls = [number for number, ask in enumerate(asks) if ask.is_call]
-        for number in sorted(set(range(len(asks))) - set(calls)):
-            streams[-1].append(number)
-            if not ahead or ("Connection", "close") in asks[number].headers:
-                streams.append([])
-        connections = [await self.connect() for _ in streams]
+        requests, calls = list[list[int]]([[]]), list[list[int]]([[]])  # those of a list one after the other
+        for number, ask in enumerate(asks):
+            of_kind = calls if ask.is_call else requests
+            of_kind[-1].append(number)
+            if not ahead or ("Connection", "close") in ask.headers:
+                of_kind.append([])
+        connections = [await self.connect() for _ in requests]
 
-        async def stream(numbers: list[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def send(numbers: list[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             content = b"".join(asks[number].request() for number in numbers)
             places = [0, *sorted(int(len(content) * cut) for cut in cuts), len(content)]
             for start, stop in pairwise(places):
@@ -159,24 +139,13 @@ class Server:
                 assert await reader.read() == b""
             writer.close()
 
-        async def call(numbers: Sequence[int]) -> None:
-            of_calls = await asyncio.gather(*(self.call(asks[number]) for number in numbers))
-            answers.update(zip(numbers, of_calls, strict=True))
+        async def call(numbers: list[int]) -> None:
+            for number in numbers:
+                answers[number] = await self.call(asks[number])
 
-        async def one_after_the_other() -> None:
-            for number in calls:
-                await call([number])
-
-        async def count() -> None:
-            while True:
-                self.log.iteration += 1
-                await asyncio.sleep(0)
-
-        counting = asyncio.create_task(count())
-        calling = one_after_the_other() if ahead else call(calls)
         async with asyncio.timeout(60):
-            await asyncio.gather(calling, *(stream(each, *of) for each, of in zip(streams, connections, strict=True)))
-        counting.cancel()
+            sending = [send(each, *of) for each, of in zip(requests, connections, strict=True)]
+            await asyncio.gather(*map(call, calls), *sending)
         await until(lambda: not self.inside.held)
         return [answers[number] for number in range(len(asks))]
 
@@ -186,7 +155,8 @@ class Server:
 
     def begin(self, ask: Ask) -> Any:
         """Begin a call."""
-        return self.channel.unary_unary(GRPC)(ask.message(), metadata=ask.metadata, timeout=60)
+        metadata = {name.lower(): value for name, value in ask.metadata.items()}
+        return self.channel.unary_unary(GRPC)(ask.message(), metadata=[*metadata.items()], timeout=60)
 
     async def call(self, ask: Ask) -> Answer:
         """Call."""
@@ -207,25 +177,13 @@ class Server:
             self.collector.bodies.clear()
         return spans
 
-    def stores(self) -> Counter[str]:
-        """Return the size of each collection that an object of the service has, the largest of those of one name."""
-        self.counts()
-        sizes: Counter[str] = Counter()
-        for each in gc.get_objects():
-            if str(type(each).__module__).startswith("spikeserve.service") and not isinstance(each, Loop):
-                for name, value in getattr(each, "__dict__", {}).items():
-                    if isinstance(value, Sized) and not isinstance(value, str | bytes):
-                        of = f"{type(each).__qualname__}.{name}"
-                        sizes[of] = max(sizes[of], len(value))
-        return sizes
-
     def counts(self) -> Counter[tuple[str, ...]]:
         """Return the counts of its metrics of requests, by their names and labels."""
         metrics, counts = self.services.metrics, Counter[tuple[str, ...]]()
         metrics.settle()
         for family in (each for of in (metrics.models, metrics.requests, metrics.queues) for each in of.families):
             name = family.metric.args[0].removeprefix("spikeserve_")  # type: ignore[attr-defined]  # of a partial
-            for labels, count in family.counts.items() if name.startswith(COUNTED) else ():
+            for labels, count in family.counts.items() if COUNTED.match(name) else ():
                 counts[name, *labels] = round(count.value) if isinstance(count, Value) else sum(count.counts)
                 counts[name, *labels, "sum"] = 0 if isinstance(count, Value) or "seconds" in name else round(count.sum)
         return counts

@@ -119,21 +119,6 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
     runner.run(example())
 
 
-@pytest.mark.parametrize("long", [False, True])
-async def test_refused_sequences_fill_no_queue(repository: Path, *, long: bool) -> None:
-    async with started(repository, max_queue=3, max_sessions=1) as client:
-
-        async def ask(**parameters: Any) -> int:
-            content = json.dumps(tensor(**parameters)).encode().ljust(SMALL_BODY + 1 if long else 0)
-            return (await client.call("POST", INFER, content, {}, asyncio.Event())).status
-
-        assert [await ask(sequence_id=7) for _ in range(5)] == [400] * 5
-        assert await ask(sequence_id=1, sequence_start=True) == 200
-        assert [await ask(sequence_id=2, sequence_start=True) for _ in range(5)] == [503] * 5
-        assert client.queue().depth == 0
-        assert await ask(sequence_id=1, sequence_end=True) == 200
-
-
 async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues_empty(tmp_path: Path) -> None:
     publish(tmp_path, toy())
     async with started(tmp_path) as client:

@@ -62,18 +62,6 @@ async def test_a_client_that_has_left_is_never_computed(repository: Path) -> Non
     assert held.runs == [(1, 3), (1, 3)]
 
 
-@pytest.mark.parametrize("length", [100, SMALL_BODY + 1])
-async def test_a_client_that_leaves_while_it_uploads_is_counted_as_well(repository: Path, length: int) -> None:
-    async with started(repository) as client:
-        gone = asyncio.Event()
-        uploads = client.call("POST", "/predict", b"{", {"Content-Length": str(length)}, gone)
-        left = asyncio.create_task(uploads)
-        await settled()
-        gone.set()
-        assert (await left).status == 0
-        assert await metric(client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
-
-
 async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_metrics_behind(repository: Path) -> None:
     async with started(repository, threads=1) as client:
         held = slow(client.model())
