@@ -23,18 +23,22 @@ FLAGS = [
 ]
 
 
+def playwright() -> Any:
+    """Return what drives browsers, where it is installed."""
+    reason = "playwright is not installed here: it is of the extra 'clients'"
+    return pytest.importorskip("playwright.sync_api", reason=reason)
+
+
 @contextmanager
 def browsing(*flags: str) -> Iterator[Any]:
     """Open a browser, with more flags."""
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"
-    )
+    sync_api = playwright()
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip("no browser is installed here; on Debian: apt-get install chromium")
     sync_api.expect.set_options(timeout=WAIT)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
         yield browser
         browser.close()
 
