@@ -273,7 +273,7 @@ def stores() -> Counter[str]:
     objects = [each for each in gc.get_objects() if not isinstance(each, asyncio.AbstractEventLoop)]
     of_service = [each for each in objects if str(type(each).__module__).startswith("spikeserve.service")]
     named = [(type(each), *named) for each in of_service for named in getattr(each, "__dict__", {}).items()]
-    stored = dict | set | list | deque | bytearray
+    stored = (dict, set, list, deque, bytearray)
     sized = [(f"{of.__qualname__}.{name}", each) for of, name, each in named if isinstance(each, stored)]
     return Counter({name: len(each) for name, each in sorted(sized, key=lambda size: len(size[1]))})
 
