@@ -156,6 +156,7 @@ def test_a_bundle_the_default_engine_refuses_is_not_out(tmp_path: Path, monkeypa
     repository = ModelRepository(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr("spikeserve.models.bundle.bundle.create", with_one_that_differs("event", 0))
+        patched.setattr("spikeserve.training.publish.publish.preferred", lambda _: ("missing", "event"))
         with pytest.raises(
             ExportRefused, match=r"^a server could not serve 'toy', so it is not published: golden\..*'event'"
         ):
