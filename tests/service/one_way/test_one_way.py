@@ -341,6 +341,27 @@ def test_a_request_that_waits_for_its_batch_at_the_end_of_the_grace_period_is_50
     assert answer.status == 503
 
 
+def test_no_request_begins_before_the_answer_to_the_one_before_though_its_bytes_are_known(machine: OneWay) -> None:
+    async def ask(server: Server) -> list[int]:
+        reader, writer = await server.connect()
+        (connection,), answers = server.server.server_state.connections, []
+        for _ in range(3):  # from the third on they are known
+            writer.write(Ask().request())
+            answers.append(await receive(reader))
+        with patch.object(server.tick, "answer_all"):  # so that the first one waits
+            writer.write(Ask().request())
+            await until(lambda: len(server.tick.waiting) == 1)
+            writer.write(Ask().request())
+            await until(lambda: len(server.tick.waiting) > 1 or bool(connection.backlog.data))
+            assert len(server.tick.waiting) == 1
+        server.tick.answer_all()
+        answers += [await receive(reader), await receive(reader)]
+        writer.close()
+        return [answer.status for answer in answers]
+
+    assert machine.ours.run(ask(machine.ours)) == [200] * 5
+
+
 def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counted_as_gone(machine: OneWay) -> None:
     content = Ask().request()
 
@@ -398,8 +419,9 @@ def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone
             await until(lambda: bool(server.tick.waiting))
             asked.cancel()
             await until(lambda: not server.inside.requests)
-        with patch.object(LoadedModel, "run", None):  # so that an answer would fail
+        with patch.object(LoadedModel, "run") as run:
             server.tick.answer_all()
+        assert not run.called
 
     machine.all([CALL])
     machine.all([CALL])
