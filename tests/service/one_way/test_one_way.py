@@ -344,7 +344,7 @@ def test_a_request_that_waits_for_its_batch_at_the_end_of_the_grace_period_is_50
 def test_no_request_begins_before_the_answer_to_the_one_before_though_its_bytes_are_known(machine: OneWay) -> None:
     async def ask(server: Server) -> list[int]:
         reader, writer = await server.connect()
-        (connection,), answers = server.server.server_state.connections, []
+        (connection,), answers = list[Any](server.server.server_state.connections), []
         for _ in range(3):  # from the third on they are known
             writer.write(Ask().request())
             answers.append(await receive(reader))
