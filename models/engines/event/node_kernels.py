@@ -369,7 +369,7 @@ def pool(table: int, row: int, run_at: int) -> int:
         ints_at(node.first_input, node.first_input_count), ints_at(node.inputs, node.inputs_count),
         floats_at(node.divisors, node.divisors_count),
     )  # fmt: skip
-    if source.rows or source.feed >= 0 or (node.dense and source.value):
+    if source.rows or source.feed >= 0:
         if not source.rows:
             return NEEDS_ROWS
         at = reserve(run, 4 * rows * size)
@@ -381,16 +381,36 @@ def pool(table: int, row: int, run_at: int) -> int:
         return 0
     events = events_of(source, run.samples)
     most = min(events.index.size * node.overlaps, rows * node.units)
-    sums_at = room_for_events(run, rows, most, lines(4 * size))
-    if not sums_at:
+    row_at = room_for_events(run, rows, most, lines(4 * size) + lines(4 * source.size))
+    if not row_at:
         return NEEDS_ROOM
-    at, sums = sums_at + lines(4 * size), floats_at(sums_at, size)
-    sums[:] = 0.0
+    dense_at, pooled = row_at + lines(4 * size), floats_at(row_at, size)
+    at = dense_at + lines(4 * source.size)
+    pooled[:] = 0.0
     index, value, offset = events_at(at, rows, most)
-    ones = pool_events(sums, windows, events, node.largest, index, value, offset)
+    ones = False
+    if node.dense and events.value.size:
+        pool_each_row(node, windows, source, dense_at, pooled, index, value, offset)
+    else:
+        ones = pool_events(pooled, windows, events, node.largest, index, value, offset)
     divided = windows.divisors.size > 1 or windows.divisors[0] != 1.0  # if not, all are spikes
     settle(run, target, at, rows, most, not ones or divided, steps, size)
     return 0
+
+
+@inlined
+def pool_each_row(
+    node: Any, windows: Any, source: Any, dense_at: int, pooled: Array, index: Array, value: Array, offset: Array
+) -> None:
+    """Pool events by one dense row after the other, which lies at `dense_at`."""
+    dense, one, count = floats_at(dense_at, source.size), np.int64(1), np.int64(0)
+    rows = float_rows_at(dense_at, one, source.size), float_rows_at(address_of(pooled), one, node.size)
+    offset[0] = count
+    for r in range(offset.size - 1):
+        load_row(source, r, dense)
+        pool_rows(windows, node.largest, rows[0], rows[1])
+        count, _ = list_row(pooled, index, value, count)
+        offset[r + 1] = count
 
 
 @addressed

@@ -97,8 +97,8 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 #
 # A connection has the fields of its `Feed`, its `bias` (size,) or a `narrow.ByteSum`'s `base`, and an
 # event's `cost` at each place, or at all (1,). A pool has those of its `Windows` and its `divisors` (1,) or
-# (size,); if it takes the `largest`; and if values other than 1 go as `dense` rows: for a maximum, where 0 counts too,
-# and a sum that float32 cannot hold.
+# (size,); if it takes the `largest`; and if values other than 1 go `dense`: for a maximum, where 0 counts too, and a
+# sum that float32 cannot hold.
 #
 # A layer of neurons has the address `code` of its rows' function, see `layers.layer_of`, which `gathers` what some
 # connection sends, and `runner`, that of `run_neurons`.
