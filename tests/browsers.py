@@ -24,7 +24,7 @@ FLAGS = [
 
 
 def playwright() -> Any:
-    """Return what drives browsers, where it is installed."""
+    """Start Playwright, by which tests drive browsers, where it is installed."""
     reason = "playwright is not installed here: it is of the extra 'clients'"
     return pytest.importorskip("playwright.sync_api", reason=reason)
 
