@@ -24,7 +24,7 @@ FLAGS = [
 
 
 def playwright() -> Any:
-    """Start Playwright, by which tests drive browsers, where it is installed."""
+    """Import Playwright, by which tests drive browsers, or skip where it is not installed."""
     reason = "playwright is not installed here: it is of the extra 'clients'"
     return pytest.importorskip("playwright.sync_api", reason=reason)
 
