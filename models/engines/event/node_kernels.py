@@ -706,7 +706,7 @@ def is_sure(run: Any, sample: int, is_mean: bool, remaining: int) -> bool:
 
 
 @inlined
-def have_ended(run: Any, is_mean: bool) -> bool:
+def end_samples(run: Any, is_mean: bool) -> bool:
     """Let the samples of a group end that are sure at this look, or all at the last; return whether all have ended.
 
     What has become of a sample is copied to where the rest of the group's steps do not change it; see `table.RUN`.
@@ -750,7 +750,7 @@ def proceed(nodes: Array, run: Any, run_at: int) -> Any:
             run.done += run.steps
             run.row = 0
             run.look += 1
-            if not run.batch or have_ended(run, nodes[last_row - 1].operation == MEAN):
+            if not run.batch or end_samples(run, nodes[last_row - 1].operation == MEAN):
                 break
         run.first += run.samples
         run.look, run.done = 0, 0

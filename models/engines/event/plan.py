@@ -65,7 +65,7 @@ class Plan:
     counted. `room` is what the largest layer or convolution wants as its room, in floats. `bytes_per_step` is the most
     that a run allocates for one step of one sample, and `work_per_step` about how many microseconds one takes. Where
     the looks at a sample that runs by itself, each `look_time`, take longer than all its steps, samples that may end
-    early run together: that is twice what a look takes, as half of the steps are saved at most. It is 0 where a neuron
+    early run together: that is twice what a look takes, as some half of the steps are saved. It is 0 where a neuron
     may fire too often to be counted, in steps that a sample does not take by itself. The results have `width` columns,
     and the answer `classes`.
     """
