@@ -707,6 +707,7 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
       .filter((each) => !(each.getAttribute("aria-label") || each.labels?.[0]?.textContent.trim()))
       .map((each) => each.outerHTML)"""
     with visiting(browser, url, viewport={"width": width, "height": 740}, color_scheme=scheme) as visit:
+        everything = visit.page.locator("html")
         visit.see(("#facts", "synaptic operations"))
         expect(visit.page.locator("#membranes canvas")).to_be_visible()
         visit.choose("braille")
@@ -716,12 +717,12 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
             tab.click()
             panel = visit.page.locator(f"#{name}")
             expect(panel.locator("section").first).to_be_visible()
-            assert visit.page.evaluate("document.documentElement.scrollWidth") == width
+            expect(everything).to_have_js_property("scrollWidth", width)
             assert panel.locator("canvas[role], input, select, textarea, [role=group]").evaluate_all(unnamed) == []
         visit.page.set_viewport_size({"width": 740, "height": 360})  # which is turned, and turned back
         visit.open("Live")
         visit.page.set_viewport_size({"width": width, "height": 740})
-        visit.page.wait_for_function(f"document.documentElement.scrollWidth === {width}")
+        expect(everything).to_have_js_property("scrollWidth", width)
 
 
 def test_while_models_load_the_page_asks_again_and_long_rasters_are_left_out(browser: Any, repository: Path) -> None:
