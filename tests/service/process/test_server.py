@@ -300,7 +300,10 @@ async def test_it_is_not_ready_while_its_threads_are_held_and_not_live_after_as_
 def test_a_worker_whose_threads_are_held_for_good_is_replaced(repository: Path) -> None:
     flags = ("--threads", "1", "--request-timeout-ms", "50", "--shutdown-seconds", "0")
     with running(repository, "--workers", "2", *flags, ready=2, program=("-c", ENDLESS)) as service:
-        assert httpx.post(f"{service.url}/predict", json=LEFT).status_code == 504
+        begun = False
+        while not begun:  # else its time was over before its turn came
+            assert httpx.post(f"{service.url}/predict", json=LEFT).status_code == 504
+            begun = service.wait_for("run_begun", "request")["event"] == "run_begun"
         stuck = service.wait_for("worker_stuck")
         assert stuck["error"].startswith("the worker threads have given no sign of life for more than 0.1 s")
         service.wait_for("worker_died")
