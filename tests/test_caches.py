@@ -15,7 +15,6 @@ FEW_KEYS = {
     "spikeserve.models.door.opened",
     "spikeserve.models.engines.event.cores.shared",  # numbers of threads
     "spikeserve.models.engines.event.engine.compile_kernels",
-    "spikeserve.models.engines.event.narrow_code.gathering",  # five numbers of rows
     "spikeserve.models.engines.event.native._linker",
     "spikeserve.plugins.grpc.descriptors.descriptors",  # two files
     "spikeserve.service.http.docs._page",  # titles of two pages

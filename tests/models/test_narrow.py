@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spikeserve.models.bundle.repository import ModelRepository
-from spikeserve.models.engines import available
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import available, create
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec.narrow import narrow_of
 from spikeserve.models.spec.network import FloatArray, Network
@@ -18,7 +19,7 @@ from spikeserve.models.spec.parameters import WeightBits
 from spikeserve.plugins.report.complexity import Complexity
 from tests.bundles import publish
 from tests.models.test_wide import image
-from tests.networks import toy
+from tests.networks import network_of, task, toy
 
 SHAPES = st.sampled_from([(1, 1), (3, 5), (2, 3, 2, 2), (4, 0)])
 
@@ -86,6 +87,15 @@ def test_a_bundle_stores_narrow_weights_in_few_bytes_and_answers_as_before(tmp_p
     # 54 + 81 weights of a byte, or 18 / 2 * 3 + 14 * 3 bytes of two; 6 biases; 6 exponents of 2 bytes.
     stored = (69 if bits == 4 else 135) + 24 + 12
     assert (Complexity(narrow.network).footprint, Complexity(wide.network).footprint) == (stored, 4 * 141)
+
+
+def test_a_sum_that_its_bias_keeps_within_float32_is_added_to_it() -> None:
+    linear = {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}
+    weights = {"fc.weight": [[2.0**127] * 2], "fc.bias": [-(2.0**127)]}
+    membrane = {"type": "LI", "name": "out", "decay": 0.0}
+    huge = network_of([linear, membrane], weights, **task(2, 1, 1, "spikes", readout="last_membrane"))
+    read = create("event", huge).run(DenseInputs(np.ones((1, 1, 2), np.float32), 1))[0].readout
+    assert read.item() == 2.0**127
 
 
 def test_weights_that_are_not_as_narrow_as_their_node_says_are_a_sentence() -> None:

@@ -92,6 +92,7 @@ def raster(activity: float, batch: int, network: Network) -> DenseInputs:
 HEARS: list[Any] = [None, {"bias": True}, {"bias": True, "bias_at_start": False, "joins": "charge"}]
 DELAYS: dict[str, Any] = {"inputs": 60, "neurons": 90, "taps": 5, "share": 0.05}
 RANGE: dict[str, Any] = {"low": -4, "high": 4}
+BYTES_OF = {2**15: NARROW, 2**15 + 1: FLOATS}
 # A layer, how its sums are computed, and by which code of the event engine.
 LAYERS: dict[str, tuple[Network, Summation, int]] = {
     # 1500 inputs are several flushes of 256 rows, and 330 neurons a panel whose last register is short.
@@ -103,6 +104,8 @@ LAYERS: dict[str, tuple[Network, Summation, int]] = {
         for kind in ("8 bits", "7 bits", "6 bits", "5 bits", "4 bits")
         for (number, hears), bias in product(enumerate(HEARS[:2]), (False, True))
     },
+    # Of 2**15 inputs at 4 spikes and 127 each, float32 holds every sum; of more it might not.
+    **{f"8 bits, {n}": (layer("8 bits", n, 3, bias=False), Summation.FLOAT32, by) for n, by in BYTES_OF.items()},
     **{
         f"floats, {number}": (layer("floats", 3000, 200, recurrent=hears), Summation.INTEGER, INTEGERS)
         for number, hears in enumerate(HEARS)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spikeserve.models.engines.event.layouts import Layout, aligned
-from spikeserve.models.engines.event.table import Feed, Windows
-from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.engines.event.layouts import FLOAT_BYTES, Layout, aligned
+from spikeserve.models.engines.event.table import Feed, Ints, Windows
+from spikeserve.models.engines.event.vectors import BYTE_PANEL, LANES
+from spikeserve.models.spec.narrow import MOST_BITS, Narrow, narrow_of
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.nodes import ONE_ROW, AvgPool, Axis, Pool
 from spikeserve.models.spec.sparse import FEW, MOST_PLACES, Sparse
-from spikeserve.models.spec.sums import Sum, Summation
+from spikeserve.models.spec.sums import Multiples, Sum, Summation
 
 NO_FEED, GATHER, LINES, PASS, SPARSE = 0, 1, 2, 3, 4
 AT_ONCE = 2**18  # weights that are converted at once, in float64
-FLOATS, INTEGERS, DOUBLES, NARROW = 0, 1, 2, 3  # how sums are added up, by `models.spec.sums` and `narrow`
+FLOATS, INTEGERS, DOUBLES, NARROW = 0, 1, 2, 3  # how sums are added up, by `models.spec.sums` and `narrow_weights`
 SUMMED = {Summation.FLOAT32: FLOATS, Summation.INTEGER: INTEGERS, Summation.FLOAT64: DOUBLES}
 PANEL = 4 * LANES  # neighbouring outputs whose weights are stored as one panel
+MOST_COUNTED = 4.0  # the largest input of a sum of bytes
+MOST_EXPONENT = 100  # of its weights: float32 holds its terms
 
 # The share of a layer's inputs that must spike for reading every weight to beat picking some; measured on one thread,
 # with 784 inputs of 1000 neurons over 25 steps.
@@ -37,7 +42,6 @@ NOTHING = Feed(
     most=1.0,
     fine=0.0,
     fan_in=0,
-    adder=0,
 )
 
 
@@ -64,6 +68,27 @@ def gather_feed(weight: FloatArray, leaving: Layout) -> Feed:
     return NOTHING._replace(kind=GATHER, weight=panels(rows), fan_in=len(rows), fan_out=float(leaving.size))
 
 
+def narrow_weights(rule: Sum, weight: FloatArray) -> Narrow | None:
+    """Return weights (outputs, inputs) as narrow ones, if float32 holds what any events add up to without the bias."""
+    sums = Multiples(1.0, 2.0 ** (MOST_BITS - 1) * MOST_COUNTED * weight.shape[1])
+    few = rule.arriving.step >= 1.0 and rule.arriving.bound <= MOST_COUNTED and sums.fit
+    narrow = narrow_of(weight) if few and rule.by is not Summation.FLOAT64 else None
+    return None if narrow is None or narrow.exponents.max() > MOST_EXPONENT else narrow
+
+
+def byte_tables(
+    narrow: Narrow, units: int, places: Ints, biases: FloatArray, leaving: Layout
+) -> tuple[FloatArray, FloatArray]:
+    """Return the panels of narrow weights, and `biases` with the outputs' powers of two behind them.
+
+    The inputs lie at these `places` of so many `units`.
+    """
+    weight = np.zeros((units, leaving.size), np.int8)
+    weight[np.ix_(places, leaving.places)] = narrow.values.T
+    powers = leaving.to_rows(np.ldexp(np.float32(1), narrow.exponents))
+    return panels(weight, BYTE_PANEL), np.concatenate([biases, powers])
+
+
 def few_weights(weight: FloatArray | Sparse, share: float) -> Sparse | None:
     """Return weights (outputs, inputs) as sparse ones if no larger share of them is not 0."""
     places = math.prod(weight.shape)
@@ -87,13 +112,16 @@ def sparse_feed(weight: Sparse, leaving: Layout) -> Feed:
     )
 
 
-def panels(weight: FloatArray) -> FloatArray:
-    """Return weights (units, size) as one array of panels: a tile of a product then reads neighbours only."""
+def panels(weight: NDArray[Any], width: int = PANEL) -> FloatArray:
+    """Return weights (units, size) as one array of panels: a tile of a product then reads neighbours only.
+
+    Weights that are no floats are in the array's bits.
+    """
     units, size = weight.shape
-    flat = aligned((weight.size,))
-    for j in range(0, size, PANEL):
-        panel = weight[:, j : j + PANEL]
-        flat[units * j : units * j + panel.size] = panel.ravel()
+    flat = aligned((weight.nbytes // FLOAT_BYTES + LANES,))  # behind a row of bytes a vector may reach into the next
+    for j in range(0, size, width):
+        panel = weight[:, j : j + width]
+        flat.view(weight.dtype)[units * j : units * j + panel.size] = panel.ravel()
     return flat
 
 
@@ -123,7 +151,7 @@ def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:
         if node.uneven:
             divisors = np.ones(leaving.size, np.float32)
             divisors[leaving.places] = np.broadcast_to(node.divisors(arriving.shape), leaving.shape).ravel()
-    return Windows(overlaps, flat_table, arriving.channels, leaving.channels, first_input, flat, divisors)
+    return Windows(overlaps, flat_table.ravel(), arriving.channels, leaving.channels, first_input, flat, divisors)
 
 
 def _reached(axis: Axis) -> list[list[int]]:

@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.compiled import borrowing, inlined, inner
-from spikeserve.models.engines.event.connections import BUSY, GATHER, INTEGERS, NARROW, PANEL, PASS
-from spikeserve.models.engines.event.native import call
+from spikeserve.models.engines.event.connections import BUSY, DOUBLES, GATHER, INTEGERS, NARROW, PANEL, PASS
+from spikeserve.models.engines.event.table import Events
 from spikeserve.models.engines.event.vectors import (
     BYTE_PANEL,
     LANES,
     TILE_ROWS,
     copy,
+    gather_bytes,
+    gather_bytes_in_doubles,
     gather_exact_values,
     gather_floats_in_doubles,
     gather_integers_in_doubles,
@@ -62,32 +64,34 @@ def gather(
 
 
 @borrowing
-def gather_bytes(
-    sums: Array, s: int, feed: Any, base: Array, j: int, width: int, size: int, units: int, index: Array, value: Array,
-    k0: int, k1: int,
+def gather_panels(
+    sums: Array, feed: Any, size: int, events: Any, first: int, rows: int, base: Array, in_doubles: bool
 ) -> None:  # fmt: skip
-    """Write the sums of a panel of narrow weights, which begins at j, into sums[s:]; see `narrow_code.gathering`."""
-    call(
-        feed.adder, sums, s, base, j, base, size + j, feed.weight, units * j // 4, width, index, 0, value, 0, k0, k1,
-        np.float32(feed.grid),
-    )  # fmt: skip
+    """Write base plus what the events of `rows` rows from `first` on send through panels into sums (rows, size).
 
-
-@borrowing
-def gather_doubles(
-    sums: Array, s: int, base: Array, weight: Array, integers: bool, size: int, units: int, index: Array,
-    value: Array, k0: int, k1: int, grid: np.float32,
-) -> None:  # fmt: skip
-    """Write base plus the weights of the events k0 to k1 times their values into sums[s:], added up in float64.
-
-    `weight` holds panels, as floats or integers, as `base` does; the sums count `grid` times.
+    Floats are added up `in_doubles` or where float32 holds every partial sum. Other weights are added up in doubles
+    where events have values.
     """
-    for j in range(0, size, PANEL):
-        width, w = min(PANEL, size - j), units * j
-        if integers:
-            gather_integers_in_doubles(sums, s + j, base, j, weight, w, width, width, index, value, k0, k1, grid)
-        else:
-            gather_floats_in_doubles(sums, s + j, base, j, weight, w, width, width, index, value, k0, k1, grid)
+    index, value, weight, grid = events.index, events.value, feed.weight, np.float32(feed.grid)
+    panel = BYTE_PANEL if feed.summed == NARROW else PANEL
+    for j in range(0, size, panel):
+        width, w = min(panel, size - j), feed.fan_in * j
+        for r in range(rows):
+            k0, k1, s = events.offset[first + r], events.offset[first + r + 1], r * size + j
+            if feed.summed == NARROW and value.size:
+                gather_bytes_in_doubles(sums, s, base, j, weight, w, width, width, index, value, k0, k1, size)
+            elif feed.summed == NARROW:
+                gather_bytes(sums, s, base, j, weight, w, width, width, index, value, k0, k1, size)
+            elif feed.summed == INTEGERS and value.size:
+                gather_integers_in_doubles(sums, s, base, j, weight, w, width, width, index, value, k0, k1, grid)
+            elif feed.summed == INTEGERS:
+                gather_to_floats(sums, s, base, j, weight, w, width, width, index, value, k0, k1, grid)
+            elif in_doubles:
+                gather_floats_in_doubles(sums, s, base, j, weight, w, width, width, index, value, k0, k1, ONE)
+            elif value.size:
+                gather_exact_values(sums, s, base, j, weight, w, width, width, index, value, k0, k1, ONE)
+            else:
+                gather_spikes(sums, s, base, j, weight, w, width, width, index, value, k0, k1, ONE)
 
 
 @inlined
@@ -196,46 +200,36 @@ def are_whole(value: Array, factor: float) -> bool:
     return others == 0
 
 
+@borrowing
+def sparse_row(
+    sums: Array, s: int, base: Array, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int
+) -> None:
+    """Write base plus what the events k0 to k1 send by sparse weights into sums[s:]."""
+    copy(sums, s, base, 0, size)
+    add_sparse(sums[s:], feed, index, value, k0, k1)
+    if feed.summed == INTEGERS:
+        to_floats(sums, s, size, np.float32(feed.grid))
+
+
 @inlined
 def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, rows: int, base: Array) -> None:
     """Do what `connect` does for events with values, or for a sum that has to be added up in float64."""
-    integers, grid, none, units = feed.summed == INTEGERS, np.float32(feed.grid), np.int64(0), feed.fan_in
+    bounds, none = np.zeros(2, np.int64), np.int64(0)
     for r in range(rows):
-        s, k0, k1 = r * size, events.offset[first + r], events.offset[first + r + 1]
+        k0, k1 = events.offset[first + r], events.offset[first + r + 1]
         place = events.index[k0:k1]
         value = events.value[k0:k1] if events.value.size else np.ones(k1 - k0, np.float32)
         spikes = as_spikes(place, value, feed.most)
-        if feed.summed == NARROW:
-            if spikes.size:
-                place, value = spikes, value[:0]
-            for j in range(0, size, BYTE_PANEL):
-                width = min(BYTE_PANEL, size - j)
-                gather_bytes(sums, s + j, feed, base, j, width, size, units, place, value, none, place.size)
-        elif integers and spikes.size:
-            if feed.kind != GATHER:
-                copy(sums, s, base, 0, size)
-                add_sparse(sums[s:], feed, spikes, value[:0], none, spikes.size)
-                to_floats(sums, s, size, grid)
-            else:
-                for j in range(0, size, PANEL):
-                    width, w = min(PANEL, size - j), units * j
-                    gather_to_floats(
-                        sums, s + j, base, j, feed.weight, w, width, width, spikes, value, none, spikes.size, grid
-                    )
-        elif feed.fine and are_whole(value, feed.fine):
-            if feed.kind != GATHER:
-                copy(sums, s, base, 0, size)
-                add_sparse(sums[s:], feed, place, value, none, k1 - k0)
-            else:
-                for j in range(0, size, PANEL):
-                    width = min(PANEL, size - j)
-                    gather_exact_values(
-                        sums, s + j, base, j, feed.weight, units * j, width, width, place, value, none, k1 - k0, ONE
-                    )
-        elif feed.kind != GATHER:
-            sparse_doubles(sums, s, base, feed, size, place, value, none, k1 - k0)
+        if feed.summed != DOUBLES and spikes.size:
+            place, value = spikes, value[:0]
+        bounds[1] = place.size
+        in_doubles = value.size > 0 and not (feed.fine and are_whole(value, feed.fine))
+        if feed.kind == GATHER:
+            gather_panels(sums[r * size :], feed, size, Events(place, value, bounds), none, 1, base, in_doubles)
+        elif in_doubles:
+            sparse_doubles(sums, r * size, base, feed, size, place, value, none, bounds[1])
         else:
-            gather_doubles(sums, s, base, feed.weight, integers, size, units, place, value, none, k1 - k0, grid)
+            sparse_row(sums, r * size, base, feed, size, place, value, none, bounds[1])
 
 
 @borrowing
@@ -245,48 +239,35 @@ def connect(sums: Array, feed: Any, size: int, events: Any, first: int, rows: in
     The currents are floats, whatever they are added up in; see `connect_values` for `node_kernels.is_valued`.
     Rows that are `busy` go by `multiply`, which takes them in `spikes`, see `room_for_spikes`.
     """
-    index, value, offset = events.index, events.value, events.offset
-    integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
-    if feed.kind != GATHER:  # whose rows are made one at a time
-        k0, k1 = offset[first], offset[first + 1]
-        if feed.kind == PASS:
-            sums[:size] = 0.0
-            for k in range(k0, k1):
-                sums[index[k]] = value[k] if value.size else np.float32(1.0)
-        else:
-            copy(sums, 0, base, 0, size)
-            add_sparse(sums, feed, index, value, k0, k1)
+    index, value, offset, k0, k1 = (
+        events.index,
+        events.value,
+        events.offset,
+        events.offset[first],
+        events.offset[first + 1],
+    )
+    if feed.kind == PASS:  # one row at a time, as of sparse weights
+        sums[:size] = 0.0
+        for k in range(k0, k1):
+            sums[index[k]] = value[k] if value.size else np.float32(1.0)
+        return
+    if feed.kind != GATHER:
+        sparse_row(sums, 0, base, feed, size, index, value, k0, k1)
+        return
+    if not busy(feed, events, first, rows):
+        gather_panels(sums, feed, size, events, first, rows, base, False)
+        return
+    units, integers = feed.fan_in, feed.summed == INTEGERS
+    tiled = -(-rows // TILE_ROWS) * TILE_ROWS
+    spikes[: tiled * units] = 0.0
+    bits = spikes.view(np.int32)
+    for r in range(rows):
+        for k in range(offset[first + r], offset[first + r + 1]):
             if integers:
-                to_floats(sums, 0, size, grid)
-        return
-    units = feed.fan_in
-    if busy(feed, events, first, rows):
-        tiled = -(-rows // TILE_ROWS) * TILE_ROWS
-        spikes[: tiled * units] = 0.0
-        bits = spikes.view(np.int32)
-        for r in range(rows):
-            for k in range(offset[first + r], offset[first + r + 1]):
-                if integers:
-                    bits[r * units + index[k]] = -1
-                else:
-                    spikes[r * units + index[k]] = 1.0
-        multiply(sums, spikes, tiled, base, feed.weight, size, units, integers, grid)
-        return
-    if feed.summed == NARROW:
-        for j in range(0, size, BYTE_PANEL):
-            width = min(BYTE_PANEL, size - j)
-            for r in range(rows):
-                k0, k1 = offset[first + r], offset[first + r + 1]
-                gather_bytes(sums, r * size + j, feed, base, j, width, size, units, index, value, k0, k1)
-        return
-    for j in range(0, size, PANEL):
-        for r in range(rows):
-            k0, k1 = offset[first + r], offset[first + r + 1]
-            width, w, s = min(PANEL, size - j), units * j, r * size + j
-            if integers:
-                gather_to_floats(sums, s, base, j, feed.weight, w, width, width, index, value, k0, k1, grid)
+                bits[r * units + index[k]] = -1
             else:
-                gather(sums, s, base, j, feed.weight, w, width, width, index, value, k0, k1)
+                spikes[r * units + index[k]] = 1.0
+    multiply(sums, spikes, tiled, base, feed.weight, size, units, integers, np.float32(feed.grid))
 
 
 @borrowing

@@ -154,7 +154,7 @@ def pool_events(
         for k in range(events.offset[r], events.offset[r + 1]):
             number = events.value[k] if valued else np.float32(1.0)
             for w in range(windows.overlaps):
-                place = windows.outputs[events.index[k], w]
+                place = windows.outputs[events.index[k] * windows.overlaps + w]
                 if place < 0:
                     break
                 row[place] = number if take_maximum else row[place] + number
@@ -169,26 +169,22 @@ def pool_events(
 
 
 @borrowing
-def pool_rows(windows: Any, take_maximum: bool, rows: Array, pooled: Array) -> None:
-    """Pool dense rows (rows, size) into (rows, pooled size), by the maximum or by the sum divided by its divisor.
+def pool_row(windows: Any, take_maximum: bool, row: Array, pooled: Array) -> None:
+    """Pool a dense row, by the maximum or by the sum divided by its divisor.
 
     The sum is added up in float64 and rounded once before it is divided.
     """
     channels, depth, divisors = windows.channels, windows.depth, windows.divisors
-    for r in range(rows.shape[0]):
-        for q in range(windows.first_input.size - 1):
-            first = windows.first_input[q]
-            for channel in range(min(channels, depth)):
-                best = np.float64(rows[r, windows.inputs[first] * channels + channel])
-                for w in range(first + 1, windows.first_input[q + 1]):
-                    other = np.float64(rows[r, windows.inputs[w] * channels + channel])
-                    if take_maximum:
-                        best = max(best, other)
-                    else:
-                        best += other
-                at = q * depth + channel
-                largest = np.float32(best)
-                pooled[r, at] = largest if take_maximum else largest / divisors[at if divisors.size > 1 else 0]
+    for q in range(windows.first_input.size - 1):
+        first = windows.first_input[q]
+        for channel in range(min(channels, depth)):
+            best = np.float64(row[windows.inputs[first] * channels + channel])
+            for w in range(first + 1, windows.first_input[q + 1]):
+                other = np.float64(row[windows.inputs[w] * channels + channel])
+                best = max(best, other) if take_maximum else best + other
+            at = q * depth + channel
+            largest = np.float32(best)
+            pooled[at] = largest if take_maximum else largest / divisors[at if divisors.size > 1 else 0]
 
 
 @borrowing

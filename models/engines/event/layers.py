@@ -14,16 +14,23 @@ from llvmlite import ir
 from spikeserve.models.engines.event import vectors
 from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, INTEGERS, NARROW, PANEL
 from spikeserve.models.engines.event.layouts import Layout
-from spikeserve.models.engines.event.narrow_code import GATHERING
 from spikeserve.models.engines.event.native import Native, Record, native
 from spikeserve.models.engines.event.steps import Step
 from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL
-from spikeserve.models.engines.event.vectors import BYTE_PANEL, LANES, Code, add_up, gathering, list_places
+from spikeserve.models.engines.event.vectors import (
+    BYTE_PANEL,
+    LANES,
+    Code,
+    add_up,
+    gathering,
+    list_places,
+    write_bytes,
+)
 from spikeserve.models.spec.program import Program
 
-GATHERED = (FLOATS, INTEGERS)  # sums of spikes that a layer of one panel adds up itself
+GATHERED = (FLOATS, INTEGERS, NARROW)  # sums of spikes that a layer of one panel adds up itself
 _I64, _I32, _I16, _F32 = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.FloatType()
-_OF_SPIKES = {FLOATS: vectors.FLOATS, INTEGERS: vectors.INTEGERS, DOUBLES: vectors.DOUBLES, NARROW: vectors.INTEGERS}
+_OF_SPIKES = {FLOATS: vectors.FLOATS, INTEGERS: vectors.INTEGERS, DOUBLES: vectors.DOUBLES, NARROW: vectors.BYTES}
 _OF_VALUES = _OF_SPIKES | {INTEGERS: vectors.INTEGERS_IN_DOUBLES}
 
 
@@ -84,7 +91,7 @@ def _write_layer(
                 for vector, total in enumerate(sums):
                     code.store(total, current, none, vector)
         feedback = list[Any]()
-        if fed_back is not None and few and fed_back != NARROW:
+        if fed_back is not None and few:
             feedback = returned.in_registers(few, bias, before, after)
         elif fed_back is not None:
             returned.write(room, size, bias, before, after)
@@ -127,7 +134,7 @@ class _Sum:
         self.code, self.record, self.index, self.value = code, record, index, value
         self.summed, self.arithmetic = summed, (_OF_SPIKES if value is None else _OF_VALUES)[summed]
         self.weight, self.bias = (record.array(f"{prefix}{name}", _F32) for name in ("weight", "bias"))
-        self.grid = record.float(f"{prefix}grid")
+        self.grid, self.end = record.float(f"{prefix}grid"), record[f"{prefix}bias_count"]
 
     def in_registers(self, few: int, b: Any, k0: Any, k1: Any) -> list[Any]:
         """Write the sum of one panel's weights, from bias[b:] on and the events k0 to k1, and return its floats."""
@@ -135,7 +142,15 @@ class _Sum:
         totals = add_up(
             code, arithmetic, few, self.bias, b, self.weight, _I64(0), _I64(few * LANES), self.index, self.value, k0, k1
         )
-        return [arithmetic.rounded(code, total, self.grid) for total in totals]
+        grid = self._grid(_I64(few * LANES), b)
+        return [arithmetic.rounded(code, total, grid, self.bias, b, at) for at, total in enumerate(totals)]
+
+    def _grid(self, size: Any, b: Any) -> Any:
+        """Return the grid, as `Arithmetic.rounded` takes it, of a sum whose bias begins at b."""
+        if self.summed != NARROW:
+            return self.grid
+        builder = self.code.builder
+        return builder.sub(builder.sub(self.end, size), b)
 
     def write(self, row: Any, size: Any, b: Any, k0: Any, k1: Any) -> None:
         """Write the code that writes a layer's own sum into a row, panel by panel."""
@@ -146,18 +161,12 @@ class _Sum:
             j = builder.mul(number, panel)
             left, start, w = builder.sub(size, j), builder.add(b, j), builder.mul(size, j)
             width = builder.select(builder.icmp_signed("<", left, panel), left, panel)
-            if self.summed == NARROW:
-                adder = self.record.array("recurrent_adder", GATHERING)
-                shift = builder.add(builder.mul(size, _I64(2)), j)  # behind two rows of biases
-                arrays = (row, j), (self.bias, start), (self.bias, shift), (self.weight, builder.udiv(w, _I64(4)))
-                places = [builder.gep(array, [place]) for array, place in arrays]
-                value = self.value or ir.Constant(self.bias.type, None)
-                builder.call(adder, [*places, width, self.index, value, k0, k1, self.grid])
-                return []
             sizes = (2, 1) if arithmetic.summed == ir.DoubleType() else (4, 2, 1)
             write = gathering(arithmetic, sizes, valued=self.value is not None)
-            sums = row, j, self.bias, start, self.weight, w, width, width, self.index, self.value, k0, k1, self.grid
-            write(code, *sums)
+            if self.summed == NARROW:  # which no neuron that fires several times has
+                write = write_bytes
+            sums = row, j, self.bias, start, self.weight, w, width, width, self.index, self.value, k0, k1
+            write(code, *sums, self._grid(size, b))
             return []
 
         code.loop(_I64(0), builder.udiv(builder.add(size, builder.sub(panel, _I64(1))), panel), [], write_panel)

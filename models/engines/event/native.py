@@ -137,35 +137,18 @@ def address_of(code: Code, array: Any) -> Any:
 
 def array_at(dtype: Any) -> Any:
     """Make the intrinsic (address, count) that gives the array there, which somebody else holds."""
-    return _at(types.Array(from_dtype(np.dtype(dtype)), 1, "C"))
+    kind = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
 
-
-def matrix_at(dtype: Any) -> Any:
-    """Make the same for (address, rows, columns)."""
-    return _at(types.Array(from_dtype(np.dtype(dtype)), 2, "C"))
-
-
-def _at(kind: Any) -> Any:
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        address, *shape = arguments
         array, i64 = context.make_array(kind)(context, builder), ir.IntType(64)
         item = i64(context.get_abi_sizeof(context.get_data_type(kind.dtype)))
-        strides = [item] if kind.ndim == 1 else [builder.mul(shape[1], item), item]
-        data = builder.inttoptr(address, array.data.type)
-        populate_array(array, data=data, shape=shape, strides=strides, itemsize=item, meminfo=None)
+        data = builder.inttoptr(arguments[0], array.data.type)
+        populate_array(array, data=data, shape=arguments[1:], strides=[item], itemsize=item, meminfo=None)
         return array._getvalue()
 
-    if kind.ndim == 1:
-
-        @intrinsic
-        def at(_: Any, address: Any, count: Any) -> Any:
-            return kind(address, count), generate
-
-    else:
-
-        @intrinsic
-        def at(_: Any, address: Any, rows: Any, columns: Any) -> Any:
-            return kind(address, rows, columns), generate
+    @intrinsic
+    def at(_: Any, address: Any, count: Any) -> Any:
+        return kind(address, count), generate
 
     return at
 

@@ -33,7 +33,7 @@ from spikeserve.models.engines.event.event_kernels import (
     list_row,
     load_row,
     pool_events,
-    pool_rows,
+    pool_row,
     repeat_events,
     scale_events,
     sort_bytes,
@@ -64,9 +64,7 @@ from spikeserve.models.engines.event.views import (
     doubles_at,
     events_of,
     feed_of,
-    float_rows_at,
     floats_at,
-    int_rows_at,
     ints_at,
     longs_at,
     nodes_at,
@@ -365,18 +363,23 @@ def pool(table: int, row: int, run_at: int) -> int:
         target.index, target.value, target.offset = source.index, source.value, source.offset
         return 0
     windows = Windows(
-        node.overlaps, int_rows_at(node.outputs, node.outputs_count, node.overlaps), node.channels, node.depth,
+        node.overlaps, ints_at(node.outputs, node.outputs_count), node.channels, node.depth,
         ints_at(node.first_input, node.first_input_count), ints_at(node.inputs, node.inputs_count),
         floats_at(node.divisors, node.divisors_count),
     )  # fmt: skip
-    if source.rows or source.feed >= 0:
-        if not source.rows:
-            return NEEDS_ROWS
+    if is_pending(source):
+        return NEEDS_ROWS
+    if source.rows:
         at = reserve(run, 4 * rows * size)
         if not at:
             return NEEDS_ROOM
         floats_at(at, rows * size)[:] = 0.0
-        pool_rows(windows, node.largest, float_rows_at(source.rows, rows, source.size), float_rows_at(at, rows, size))
+        for r in range(rows):
+            row_of, pooled = (
+                floats_at(source.rows + 4 * r * source.size, source.size),
+                floats_at(at + 4 * r * size, size),
+            )
+            pool_row(windows, node.largest, row_of, pooled)
         put_rows(target, at, steps, size)
         return 0
     events = events_of(source, run.samples)
@@ -403,12 +406,11 @@ def pool_each_row(
     node: Any, windows: Any, source: Any, dense_at: int, pooled: Array, index: Array, value: Array, offset: Array
 ) -> None:
     """Pool events by one dense row after the other, which lies at `dense_at`."""
-    dense, one, count = floats_at(dense_at, source.size), np.int64(1), np.int64(0)
-    rows = float_rows_at(dense_at, one, source.size), float_rows_at(address_of(pooled), one, node.size)
+    dense, count = floats_at(dense_at, source.size), np.int64(0)
     offset[0] = count
     for r in range(offset.size - 1):
         load_row(source, r, dense)
-        pool_rows(windows, node.largest, rows[0], rows[1])
+        pool_row(windows, node.largest, dense, pooled)
         count, _ = list_row(pooled, index, value, count)
         offset[r + 1] = count
 
@@ -461,21 +463,14 @@ def shift(table: int, row: int, run_at: int) -> int:
 def move(table: int, row: int, run_at: int) -> int:
     """Move each value to its place in another shape or another order of the axes."""
     node, run, source, target = records_of(table, row, run_at)
-    moves, places = ints_at(node.moves, node.moves_count), ints_at(node.places, node.places_count)
-    rows, steps, size = run.samples * source.steps, source.steps, node.size
-    if source.rows or source.feed >= 0:
-        if not source.rows:
-            return NEEDS_ROWS
-        at = reserve(run, 4 * rows * size)
-        if not at:
-            return NEEDS_ROOM
-        moved, dense = floats_at(at, rows * size), floats_at(source.rows, rows * source.size)
-        moved[:] = 0.0
-        for r in range(rows):
-            for k in range(places.size):
-                moved[r * size + moves[places[k]]] = dense[r * source.size + places[k]]
-        put_rows(target, at, steps, size)
-        return 0
+    moves, rows, steps, size = (
+        ints_at(node.moves, node.moves_count),
+        run.samples * source.steps,
+        source.steps,
+        node.size,
+    )
+    if lacks_events(source):
+        return NEEDS_EVENTS
     events = events_of(source, run.samples)
     most, valued, more = events.index.size, events.value.size, sort_bytes(size) if node.sorts else 0
     room = room_for_events(run, rows, most, more)

@@ -15,12 +15,16 @@ from spikeserve.models.engines.event.compiled import FunctionPointer
 from spikeserve.models.engines.event.connections import (
     GATHER,
     INTEGERS,
+    MOST_COUNTED,
     NARROW,
+    NOTHING,
     PANEL,
     SUMMED,
     as_integers,
+    byte_tables,
     few_weights,
     gather_feed,
+    narrow_weights,
     panels,
     sparse_feed,
     summed_by,
@@ -32,8 +36,6 @@ from spikeserve.models.engines.event.layers import GATHERED, layer_of
 from spikeserve.models.engines.event.layouts import Layout, aligned
 from spikeserve.models.engines.event.lines import Convolution, needs_order, pooled_by
 from spikeserve.models.engines.event.lines_code import lines_of
-from spikeserve.models.engines.event.narrow import byte_sum
-from spikeserve.models.engines.event.native import Native
 from spikeserve.models.engines.event.steps import rows_at, scalars
 from spikeserve.models.engines.fan_out import constant_nodes, fan_out, recurrent_fan_out
 from spikeserve.models.engines.state import longest_delay
@@ -139,13 +141,12 @@ class Plan:
         """Return the function of a node that has one input and is no neuron, and the fields that it reads."""
         if isinstance(node, nodes.Weighted):
             if isinstance(node, nodes.Linear):
-                fields, code = _connection(node, network, sums[node.name], before, after)
-            else:
-                convolution = self._convolutions[node.name] = Convolution.of(node, network, before, after)
-                fields, code = convolution.fields(), lines_of(convolution.lines)
-                fields["line_code"], self.room = code.address, max(self.room, convolution.room)
+                return node_kernels.connect_later, _connection(node, network, sums[node.name], before, after)
+            convolution = self._convolutions[node.name] = Convolution.of(node, network, before, after)
+            code = lines_of(convolution.lines)
             self.arrays.append(code)
-            return node_kernels.connect_later, fields
+            self.room = max(self.room, convolution.room)
+            return node_kernels.connect_later, {**convolution.fields(), "line_code": code.address}
         if isinstance(node, nodes.Pool):
             largest = isinstance(node, nodes.MaxPool)
             dense = largest or sums[node.name].by is not Summation.FLOAT32
@@ -156,7 +157,7 @@ class Plan:
             return node_kernels.scale if node.offset == 0 else node_kernels.shift, fields
         if isinstance(node, nodes.Moved):
             sorts = needs_order(self.spec, node.name)
-            return node_kernels.move, {"moves": _moves(node, before, after), "places": before.places, "sorts": sorts}
+            return node_kernels.move, {"moves": _moves(node, before, after), "sorts": sorts}
         if isinstance(node, nodes.Delay):
             delay = np.array(node.shared) if node.shared else _by_place(network.parameter(node, "delay"), after)
             taps = after.places.reshape(max(1, len(node.shared)), -1)
@@ -274,10 +275,8 @@ def _by_step(values: FloatArray, node: nodes.Scale, layout: Layout) -> FloatArra
     return layout.to_rows(np.broadcast_to(values, shape).reshape(-1, layout.places.size)).reshape(-1)
 
 
-def _connection(
-    node: nodes.Linear, network: Network, rule: Sum, before: Layout, after: Layout
-) -> tuple[dict[str, Any], Native | None]:
-    """Return the fields of a connection, and the function that adds it up if there is one."""
+def _connection(node: nodes.Linear, network: Network, rule: Sum, before: Layout, after: Layout) -> dict[str, Any]:
+    """Return the fields of a connection."""
     bias = network.tensor(node, "bias")
     row = after.to_rows(np.zeros(after.places.size, np.float32) if bias is None else bias)
     cost = fan_out(node, before.shape, network).ravel()
@@ -285,21 +284,23 @@ def _connection(
         cost = cost[:1]
     elif not before.is_flat:
         cost = np.bincount(before.places, cost, before.size).astype(np.int64)
-    name, packed = f"{node.name}.weight", None
+    name, narrow = f"{node.name}.weight", None
     stored = network.stored[name]
     few = FEW if isinstance(stored, Sparse) and node.weight_bits is None else FEW_BYTES  # as their price says
     sparse = few_weights(stored, few)
     if sparse is None:
-        senders = np.arange(before.places.size, dtype=np.int32)
-        packed = byte_sum(rule, network.tensors[name], row, senders, before.places.size, after)
-    if packed is not None:
-        return {**packed.feed(node.in_features, after.size)._asdict(), "bias": packed.base, "cost": cost}, packed.code
+        narrow = narrow_weights(rule, network.tensors[name])
+    if narrow is not None:
+        units = before.places.size
+        weight, row = byte_tables(narrow, units, np.arange(units, dtype=np.int32), row, after)
+        feed = NOTHING._replace(kind=GATHER, weight=weight, summed=NARROW, most=MOST_COUNTED, fan_in=units)
+        return {**feed._replace(fan_out=float(after.size))._asdict(), "bias": row, "cost": cost}
     if sparse is None:
         sparse = few_weights(stored, FEW)
     feed = gather_feed(network.tensors[name], after) if sparse is None else sparse_feed(sparse, after)
     feed = summed_by(rule, feed)
     bias = as_integers(row, rule.grid) if feed.summed == INTEGERS else row
-    return {**feed._asdict(), "bias": bias, "cost": cost}, None
+    return {**feed._asdict(), "bias": bias, "cost": cost}
 
 
 def _parameters(
@@ -330,10 +331,10 @@ def _recurrent(node: nodes.Neuron, network: Network, rule: Sum, layout: Layout) 
     start = later if node.recurrent.bias_at_start else np.zeros_like(later)
     biases = np.concatenate([start, later])
     own = network.tensors[f"{node.name}.recurrent.weight"]
-    packed = byte_sum(rule, own, biases, layout.places, layout.size, layout)
-    if packed is not None:
-        fields = {"weight": packed.weight, "bias": packed.base, "adder": packed.code.address, "grid": packed.grid}
-        return {**{f"recurrent_{name}": value for name, value in fields.items()}, "recurrent_summed": NARROW}
+    narrow = narrow_weights(rule, own)
+    if narrow is not None:
+        weight, biases = byte_tables(narrow, layout.size, layout.places, biases, layout)
+        return {"recurrent_weight": weight, "recurrent_bias": biases, "recurrent_summed": NARROW}
     weight = aligned((layout.size, layout.size))
     weight[np.ix_(layout.places, layout.places)] = own.T
     by_panel, summed = panels(weight), SUMMED[rule.by]

@@ -29,9 +29,8 @@ class Feed(NamedTuple):
     """A weighted connection for the kernels.
 
     `summed`: how its sums are added up. INTEGERS: weight and bias hold integers, in the bits of the arrays, which count
-    as multiples of `grid`; they have room for values up to `most`. NARROW: they are what `narrow.ByteSum` says, and
-    the function at the address `adder` adds them up. DOUBLES: where all values are multiples of 1 / `fine`, float32
-    holds their sums; 0 if it holds none.
+    as multiples of `grid`; they have room for values up to `most`. NARROW: they are what `connections.byte_tables`
+    says. DOUBLES: where all values are multiples of 1 / `fine`, float32 holds their sums; 0 if it holds none.
 
     GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, of all `fan_in`
     units, one after the other. Where a larger share of the inputs than BUSY spikes, all weights are read.
@@ -57,13 +56,12 @@ class Feed(NamedTuple):
     most: float
     fine: float
     fan_in: int
-    adder: int
 
 
 class Windows(NamedTuple):
     """A pool both ways.
 
-    `outputs` (size, overlaps) holds the places that each place counts for, -1 behind the last; `inputs` from
+    `outputs` (size * overlaps,) holds the places that each place counts for, -1 behind the last; `inputs` from
     first_input[q] to first_input[q + 1] are the positions under window q, of `channels` places each, as many of which
     count as its own `depth`. `divisors` are what a sum is divided by at each place, or at all (1,).
     """
@@ -95,7 +93,7 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # that it takes and gives, and `others` all that it takes if they are several. `size` is how long a row of the target
 # is, with `units` elements at `places`. It `sorts` its events by their places where a convolution wants them so.
 #
-# A connection has the fields of its `Feed`, its `bias` (size,) or a `narrow.ByteSum`'s `base`, and an
+# A connection has the fields of its `Feed`, its `bias` (size,), behind which powers of two may stand, and an
 # event's `cost` at each place, or at all (1,). A pool has those of its `Windows` and its `divisors` (1,) or
 # (size,); if it takes the `largest`; and if values other than 1 go `dense`: for a maximum, where 0 counts too, and a
 # sum that float32 cannot hold.
@@ -105,10 +103,10 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 # `parameters` has those of one number, padded to whole vectors, and then a row of `size` for each of the others, by
 # name. It has so many `states`, which at rest are the rows `rest`. `inside` has the bits of each vector that are no
 # padding. `recurrent_weight` has panels of a row for each sender, and `recurrent_bias` (2 * size) its bias at the first
-# step and at later ones; `recurrent_summed`, `recurrent_grid` and `recurrent_adder` are as in a Feed, and a spike that
-# comes back costs `fan_back`, which is 0 in other layers. It is `spiking`, or fires `several` times a step; its
-# membranes are `traced`. The number of its spikes goes to the column `column` of the results, and each neuron's to the
-# counts if it is `read`.
+# step and at later ones, behind which powers of two may stand; `recurrent_summed` and `recurrent_grid` are as in a
+# Feed, and a spike that comes back costs `fan_back`, which is 0 in other layers. It is `spiking`, or fires `several`
+# times a step; its membranes are `traced`. The number of its spikes goes to the column `column` of the results, and
+# each neuron's to the counts if it is `read`.
 #
 # A convolution, and a layer that may run with the one before it, have the address `line_code` of a function, see
 # `lines_code`, and what it reads. The events of the layer's may have values up to `line_most`. It may be `line_pooled`,
@@ -116,7 +114,7 @@ def _record(numbers: str, arrays: str = "", floats: str = "", tuples: Sequence[t
 #
 # A sample's state lies `carried_at` in its row, see `carried`: that of a layer, or the `longest` last rows of a delay.
 NODE = _record(
-    "function runner source target size units constant code states recurrent_summed recurrent_adder carried_at spiking "
+    "function runner source target size units constant code states recurrent_summed carried_at spiking "
     "several gathers traced fan_back column read largest dense longest operation heads rows inner columns by_step "
     "of_trace line_code line_pooled line_only sorts",
     "others bias cost parameters rest inside recurrent_weight recurrent_bias elements places scale shift moves delay "

@@ -22,7 +22,9 @@ from spikeserve.models.engines.processor import WIDE
 
 LANES = 16  # floats of a vector: one register with AVX-512, two without
 HALF = LANES // 2
-BYTES, BYTE_PANEL = 64, 256  # outputs whose narrow weights fill one such register, and four of them
+BYTE_VECTORS = (8, 2, 1) if WIDE else (2, 1)  # of twice LANES bytes, whose sums are held at once
+BYTE_PANEL = BYTE_VECTORS[0] * 2 * LANES  # neighbouring outputs whose weights of a byte are stored as one panel
+FLUSH = 256  # rows of them whose sums, of at most 127 each, fit 16 bits
 FLOAT_BYTES = 4
 READ, TO_ALL_CACHES, DATA = 0, 3, 1  # the arguments of LLVM's prefetch
 
@@ -34,10 +36,12 @@ intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba_intrinsic
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
+_I16, _I8 = ir.IntType(16), ir.IntType(8)
 _F32 = ir.FloatType()
 _F64 = ir.DoubleType()
 _VECTOR = ir.VectorType(_F32, LANES)
 _INTEGERS = ir.VectorType(_I32, LANES)
+_BYTES = ir.VectorType(_I8, 2 * LANES)
 
 
 class Code:
@@ -171,6 +175,7 @@ class Arithmetic:
     """How sums of weights are added up: the type that weights are stored in, and the one that their sums are held in.
 
     The `flags` let a product be fused with its addition: where the product is exact, or where that drops fewer bits.
+    Sums of bytes begin with 0, and their bias is added to what they are times a power of two for each output.
     """
 
     stored: Any
@@ -179,11 +184,20 @@ class Arithmetic:
 
     def load(self, code: Code, pointer: Any, position: Any, vector: int = 0) -> Any:
         """Load a vector of weights, as numbers that can be added up."""
+        if self.stored == _I8:
+            pointer = code.builder.bitcast(pointer, _I8.as_pointer())
         loaded = code.load(pointer, position, vector)
         if self.stored == self.summed:
             return loaded
-        widen = code.builder.sitofp if self.stored == _I32 else code.builder.fpext
+        to_doubles = code.builder.fpext if self.stored == _F32 else code.builder.sitofp
+        widen = code.builder.sext if self.summed == _I32 else to_doubles
         return widen(loaded, ir.VectorType(self.summed, code.vector.count))
+
+    def start(self, code: Code, base: Any, b: Any, vector: int) -> Any:
+        """Load what a sum begins with."""
+        if self.stored == _I8:
+            return ir.Constant(ir.VectorType(self.summed, code.vector.count), None)
+        return self.load(code, base, b, vector)
 
     def times(self, code: Code, factor: Any, term: Any) -> Any:
         """Return a float, which is a scalar, times a vector; of integers, one of 0 or of bits that are all 1."""
@@ -199,8 +213,18 @@ class Arithmetic:
             return code.builder.add(total, term)
         return code.builder.fadd(total, term, flags=self.flags)
 
-    def rounded(self, code: Code, total: Any, grid: Any) -> Any:
-        """Return a sum times `grid` as floats, which it rounds to once; a sum of floats is taken as it is."""
+    def rounded(self, code: Code, total: Any, grid: Any, base: Any, b: Any, vector: int) -> Any:
+        """Return a sum times `grid` as floats, which it rounds to once; a sum of floats is taken as it is.
+
+        It began with base[b:]; the powers of two of bytes lie `grid` places behind their biases.
+        """
+        builder = code.builder
+        if self.stored == _I8:
+            bias, power = (code.of(_VECTOR).load(base, at, vector) for at in (b, builder.add(b, grid)))
+            if self.summed == _I32:
+                return builder.fadd(builder.fmul(builder.sitofp(total, bias.type), power), bias)
+            bias, power = (builder.fpext(each, total.type) for each in (bias, power))
+            return builder.fptrunc(builder.fadd(builder.fmul(total, power), bias), _VECTOR)
         if self.summed == _I32:
             return code.in_floats(total, grid)
         if self.summed == _F64:
@@ -214,6 +238,7 @@ EXACT_FLOATS = Arithmetic(_F32, _F32, ("contract",))  # which do not round, or a
 INTEGERS = Arithmetic(_I32, _I32)
 DOUBLES = Arithmetic(_F32, _F64, ("contract",))
 INTEGERS_IN_DOUBLES = Arithmetic(_I32, _F64, ("contract",))
+BYTES, BYTES_IN_DOUBLES = Arithmetic(_I8, _I32), Arithmetic(_I8, _F64, ("contract",))
 
 
 def add_up(
@@ -236,14 +261,14 @@ def add_up(
             terms = [arithmetic.times(code, factor, term) for term in terms]
         return [arithmetic.add(code, total, term) for total, term in zip(totals, terms, strict=True)]
 
-    return code.loop(k0, k1, [arithmetic.load(code, base, b, vector) for vector in range(vectors)], add)
+    return code.loop(k0, k1, [arithmetic.start(code, base, b, vector) for vector in range(vectors)], add)
 
 
 def gathering(arithmetic: Arithmetic, sizes: Sequence[int] = (4, 2, 1), *, valued: bool = False) -> Callable[..., None]:
     """Make what writes the code of sums of weight rows, as many vectors at a time as `sizes` say; see `add_up`.
 
     (sums, s, base, b, weight, w, width, unit, index, value, k0, k1, grid), behind the code: sums[s:] is the sum,
-    `width` long, of values if it is `valued`, as floats, times `grid` unless it is added up in float32.
+    `width` long, of values if it is `valued`, as floats; `Arithmetic.rounded` says what `grid` is.
     """
 
     def gather(
@@ -256,7 +281,7 @@ def gathering(arithmetic: Arithmetic, sizes: Sequence[int] = (4, 2, 1), *, value
             to, start, first = (code.builder.add(each, place) for each in (s, b, w))
             totals = add_up(code, arithmetic, vectors, base, start, weight, first, unit, index, factors, k0, k1)
             for vector, total in enumerate(totals):
-                code.store(arithmetic.rounded(code, total, grid), sums, to, vector)
+                code.store(arithmetic.rounded(code, total, grid, base, start, vector), sums, to, vector)
 
         code.parts(width, sizes, sum_part)
 
@@ -271,14 +296,50 @@ gather_to_floats = written()(gathering(INTEGERS))
 gather_floats_in_doubles = written()(gathering(DOUBLES, (2, 1), valued=True))
 gather_integers_in_doubles = written()(gathering(INTEGERS_IN_DOUBLES, (2, 1), valued=True))
 
+gather_bytes_in_doubles = written()(gathering(BYTES_IN_DOUBLES, (1,), valued=True))
 
-@written()
-def add_row(code: Code, row: Any, r: Any, source: Any, s: Any, count: Any) -> None:
-    """Add whole vectors of floats from source[s:] to row[r:]: (row, r, source, s, count)."""
-    builder = code.builder
-    with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (shift, _):
-        at = builder.add(r, shift)
-        code.store(builder.fadd(code.load(row, at), code.load(source, builder.add(s, shift))), row, at)
+
+def write_bytes(
+    code: Code, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, unit: Any, index: Any, _: Any,
+    k0: Any, k1: Any, grid: Any,
+) -> None:  # fmt: skip
+    """Write the code of sums of bytes as `gathering` does, of spikes alone: FLUSH rows at a time are added in 16 bits.
+
+    A vector has twice LANES bytes, so that the last one may reach over the width.
+    """
+    builder, rows, shorts = code.builder, code.of(_BYTES), ir.VectorType(_I16, _BYTES.count)
+    none, zeros = ir.Constant(shorts, None), ir.Constant(_INTEGERS, None)
+    halves = [ir.Constant(_INTEGERS, list(range(first, first + LANES))) for first in (0, LANES)]
+    weight = builder.bitcast(weight, _I8.as_pointer())
+
+    def sum_part(place: Any, vectors: int) -> None:
+        to, start, first = (builder.add(each, place) for each in (s, b, w))
+
+        def add(k: Any, totals: list[Any]) -> list[Any]:
+            row = builder.sext(builder.load(builder.gep(index, [k])), _I64)
+            at = builder.add(builder.mul(row, unit), first)
+            terms = [builder.sext(rows.load(weight, at, vector), shorts) for vector in range(vectors)]
+            return [builder.add(total, term) for total, term in zip(totals, terms, strict=True)]
+
+        def flush(number: Any, totals: list[Any]) -> list[Any]:
+            begin = builder.add(k0, builder.mul(number, _I64(FLUSH)))
+            end = builder.add(begin, _I64(FLUSH))
+            end = builder.select(builder.icmp_signed("<", end, k1), end, k1)
+            added = code.loop(begin, end, [none] * vectors, add)
+            parts = [builder.shuffle_vector(each, none, half) for each in added for half in halves]
+            terms = [builder.sext(part, _INTEGERS) for part in parts]
+            return [builder.add(total, term) for total, term in zip(totals, terms, strict=True)]
+
+        flushes = builder.sdiv(builder.add(builder.sub(k1, k0), _I64(FLUSH - 1)), _I64(FLUSH))
+        totals = code.loop(_I64(0), flushes, [zeros] * (2 * vectors), flush)
+        for vector, total in enumerate(totals):
+            with builder.if_then(builder.icmp_signed("<", builder.add(place, _I64(vector * LANES)), width)):
+                code.store(BYTES.rounded(code, total, grid, base, start, vector), sums, to, vector)
+
+    code.parts(width, BYTE_VECTORS, sum_part, _BYTES.count)
+
+
+gather_bytes = written()(write_bytes)
 
 
 @written()
@@ -326,7 +387,7 @@ def _multiply(arithmetic: Arithmetic, sizes: Sequence[int], rows: int = TILE_ROW
             for at, total in enumerate(code.loop(_I64(0), units, before, add)):
                 row, vector = divmod(at, vectors)
                 there = builder.add(to, builder.mul(stride, _I64(row)))
-                code.store(arithmetic.rounded(code, total, grid), sums, there, vector)
+                code.store(arithmetic.rounded(code, total, grid, base, start, vector), sums, there, vector)
 
         if len(sizes) == 1:
             multiply_part(_I64(0), sizes[0])

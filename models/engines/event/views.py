@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from spikeserve.models.engines.event.compiled import borrowing
-from spikeserve.models.engines.event.native import array_at, matrix_at
+from spikeserve.models.engines.event.native import array_at
 from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL, Events, Feed
 
 EVERYTHING = 2**40  # as the size of an array of which no function asks how long it is
 nodes_at, signals_at, runs_at = array_at(NODE), array_at(SIGNAL), array_at(RUN)
 floats_at, ints_at, longs_at = map(array_at, (np.float32, np.int32, np.int64))
 words_at, doubles_at = map(array_at, (np.uint64, np.float64))
-float_rows_at, int_rows_at = map(matrix_at, (np.float32, np.int32))
 
 
 @borrowing
@@ -38,5 +37,5 @@ def feed_of(node: Any, kind: int) -> Any:
     return Feed(
         kind, floats_at(node.weight, node.weight_count),
         ints_at(node.first_weight, node.first_weight_count), ints_at(node.receivers, node.receivers_count),
-        node.channels, node.fan_out, node.summed, node.grid, node.most, node.fine, node.fan_in, node.adder,
+        node.channels, node.fan_out, node.summed, node.grid, node.most, node.fine, node.fan_in,
     )  # fmt: skip
