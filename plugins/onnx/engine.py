@@ -92,13 +92,8 @@ class OnnxEngine(DenseEngine):
     ) -> tuple[RunResult, State]:
         rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
         needed = self._outputs(rasters, membranes)
-        outputs = dict(
-            zip(
-                needed,
-                run_session(self.session, needed, self._feed(inputs, state), stop),
-                strict=True,
-            )
-        )
+        answers = run_session(self.session, needed, self._feed(inputs, state), stop)
+        outputs = dict(zip(needed, answers, strict=True))
         for name, most in self.most.items():
             check_spikes(name, float(outputs[most].max(initial=0)))
         counts, values = ([outputs[name] for name in names] or [None] for names in (self.counted, self.read))
