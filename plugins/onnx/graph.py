@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce, singledispatchmethod
 from typing import Any
 
@@ -41,7 +41,7 @@ from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.models.spec.sums import Limbs, Summation, names_of, sums_of
-from spikeserve.models.spec.windows import Window
+from spikeserve.models.spec.windows import TransposedWindow, Window
 from spikeserve.plugins.onnx.operations import GraphBuilder, Value, operations
 
 OPSET = 21
@@ -80,6 +80,14 @@ class Part:
 
 def _turned(tensor: NDArray[Any], transposed: bool) -> NDArray[Any]:
     return np.ascontiguousarray(tensor.T) if transposed else tensor
+
+
+def _inputs_first(node: nodes.ConvTranspose, part: Part) -> Part:
+    """Return a part of a transposed convolution as ONNX has it: with the axis of its inputs first."""
+    name, weight = next(iter(part.tensors.items()))
+    grouped = weight.reshape(node.groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+    turned = grouped.reshape(node.in_channels, -1, *weight.shape[2:])
+    return replace(part, tensors={**part.tensors, name: turned}, narrow=False)
 
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
@@ -286,19 +294,20 @@ class _NetworkBuilder:
         return reduce(Value.__add__, sums)
 
     @connect.register
-    def _(self, node: nodes.Conv, arriving: Value) -> Value:
+    def _(self, node: nodes.Conv | nodes.ConvTranspose, arriving: Value) -> Value:
         parts = self.parts(node.name)
         if parts[0].wide:
             return self.wide(node, arriving, parts[0])
-        dilations = [window.dilation for window in node.windows]
+        if isinstance(node, nodes.ConvTranspose):
+            parts = tuple(_inputs_first(node, part) for part in parts)
+            operator, attributes = "ConvTranspose", _transposed_window(node.windows)
+        else:
+            operator, attributes = "Conv", _window(node.windows)
+        attributes |= {"dilations": [window.dilation for window in node.windows], "group": node.groups}
         sums: list[Value] = []
         for part in parts:
             operands = [each for each in part.constants(self.graph, node.name) if each is not None]
-            sums.append(
-                self.sweep(
-                    node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node.windows)
-                )
-            )
+            sums.append(self.sweep(node, arriving, operator, *operands, **attributes))
         return reduce(Value.__add__, sums)
 
     def wide(self, node: nodes.Conv | nodes.ConvTranspose, arriving: Value, part: Part) -> Value:
@@ -332,37 +341,6 @@ class _NetworkBuilder:
                 sources[outputs] = inputs
                 sent = graph.op("Gather", sent, graph.constant(sources, np.int64), axis=place)
             yield (..., *taps), sent
-
-    @connect.register
-    def _(self, node: nodes.ConvTranspose, arriving: Value) -> Value:
-        windows, parts, sums = node.windows, self.parts(node.name), list[Value]()
-        if parts[0].wide:
-            return self.wide(node, arriving, parts[0])
-        for part in parts:
-            weight, *bias = part.tensors.values()
-            grouped = weight.reshape(node.groups, -1, *weight.shape[1:]).swapaxes(1, 2)
-            turned = grouped.reshape(node.in_channels, -1, *weight.shape[2:])  # ONNX has the inputs first
-            operands = [self.graph.constant(turned, name=f"{node.name}.weight{part.suffix}")]
-            operands += [self.graph.constant(each, name=f"{node.name}.bias{part.suffix}") for each in bias]
-            sums.append(
-                self.sweep(
-                    node,
-                    arriving,
-                    "ConvTranspose",
-                    *operands,
-                    kernel_shape=[window.extent for window in windows],
-                    strides=[window.stride for window in windows],
-                    pads=[window.padding for window in windows] * 2,
-                    output_padding=[window.output_padding for window in windows],
-                    dilations=[window.dilation for window in windows],
-                    group=node.groups,
-                )
-            )
-        return reduce(Value.__add__, sums)
-
-    @connect.register
-    def _(self, node: nodes.SumPool, arriving: Value) -> Value:
-        return self.sum_pool(node, arriving)
 
     @connect.register
     def _(self, node: nodes.AvgPool, arriving: Value) -> Value:
@@ -410,6 +388,7 @@ class _NetworkBuilder:
         ]
         return graph.op("Concat", *spread, axis=2 + node.axis)
 
+    @connect.register(nodes.SumPool)
     def sum_pool(self, node: nodes.SumPool | nodes.AvgPool, arriving: Value) -> Value:
         """Sum each window by a convolution with ones, since ONNX has no sum pool and an average would round.
 
@@ -566,4 +545,13 @@ def _window(windows: tuple[Window, ...]) -> dict[str, Any]:
         "kernel_shape": [window.extent for window in windows],
         "strides": [window.stride for window in windows],
         "pads": [window.before for window in windows] + [window.after for window in windows],
+    }
+
+
+def _transposed_window(windows: tuple[TransposedWindow, ...]) -> dict[str, Any]:
+    return {
+        "kernel_shape": [window.extent for window in windows],
+        "strides": [window.stride for window in windows],
+        "pads": [window.padding for window in windows] * 2,
+        "output_padding": [window.output_padding for window in windows],
     }
