@@ -136,36 +136,32 @@ class _NetworkBuilder:
             if isinstance(node, nodes.Weighted):
                 self.count_operations(arriving, fan_out(node, spec.input_shapes[node.name], self.network))
         counts, readout = self.read_out(last)
-        total = self.operations[0] if self.operations else None
-        for value in self.operations[1:]:
-            total = total + value if total else value
-        if total is None:
-            total = graph.op("Expand", graph.constant(0, np.int64), self.batch)
+        if not self.operations:
+            self.operations.append(graph.op("Expand", graph.constant(0, np.int64), self.batch))
+        total = reduce(Value.__add__, self.operations)
         self.output(counts, "spike_counts", TensorProto.INT64, ["batch", spec.classes])
         self.output(readout, "readout", TensorProto.FLOAT, ["batch", spec.classes])
         self.output(total, "synaptic_operations", TensorProto.INT64, ["batch"])
         return helper.make_graph(graph.nodes, name, inputs + self.optional, self.outputs, graph.constants)
 
     def inputs(self) -> tuple[list[onnx.ValueInfoProto], Value]:
-        graph, shape = self.graph, self.spec.input.arriving
+        graph, shape, raw = self.graph, self.spec.input.arriving, Value(self.graph, "inputs")
         if self.spec.coding is Coding.DIRECT:
             declared = [
                 helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["batch", *shape]),
                 helper.make_tensor_value_info("time_steps", TensorProto.INT64, []),
             ]
-            raw = Value(graph, "inputs")
             self.batch = graph.op("Shape", raw, start=0, end=1)
             self.time_steps = graph.reshape(Value(graph, "time_steps"), graph.constant([1], np.int64))
             return declared, graph.op("Unsqueeze", raw, graph.constant([0], np.int64))
         declared = [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["time_steps", "batch", *shape])]
-        raw = Value(graph, "inputs")
         self.time_steps = graph.op("Shape", raw, start=0, end=1)
         self.batch = graph.op("Shape", raw, start=1, end=2)
         return declared, raw
 
     def output(self, value: Value, name: str, dtype: int, shape: Sequence[int | str]) -> None:
         if value.name != name:
-            self.graph.name(value, name)
+            self.graph.ops("Identity", value, outputs=[name])
         self.outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
 
     def optional_input(self, name: str, rest: NDArray[np.float32], shape: Sequence[int | str]) -> Value:
@@ -217,14 +213,11 @@ class _NetworkBuilder:
         flat = self.sized(self.time_steps, self.batch, (classes,))
         if not name.endswith(".output"):  # a neuron's raster and membrane are outputs already
             return graph.reshape(Value(graph, name), flat)
-        steps = graph.op("Expand", last, self.sized(self.time_steps, self.batch, self.output_shape))
+        leaving = self.spec.output_shapes[self.spec.nodes[-1].name]
+        steps = graph.op("Expand", last, self.sized(self.time_steps, self.batch, leaving))
         steps = graph.reshape(steps, flat)
         self.output(steps, name, TensorProto.FLOAT, ["time_steps", "batch", classes])
         return steps
-
-    @property
-    def output_shape(self) -> Shape:
-        return self.spec.output_shapes[self.spec.nodes[-1].name]
 
     def reduced(self, steps: Value, reduction: Reduction) -> Value:
         graph = self.graph

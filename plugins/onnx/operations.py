@@ -91,10 +91,6 @@ class GraphBuilder:
         """Add an operator of one output."""
         return self.ops(operator, *inputs, outputs=[None], **attributes)[0]
 
-    def name(self, value: Value, name: str) -> None:
-        """Give `value` the name of a graph output."""
-        self.nodes.append(helper.make_node("Identity", [value.name], [name]))
-
     def cast(self, value: Value, to: int) -> Value:
         """Convert to another element type."""
         return self.op("Cast", value, to=to)
