@@ -75,12 +75,8 @@ def _bytes(value: Any) -> bytes:
 def weights_of(network: Network) -> set[str]:
     """Return the names of the tensors that NIR's nodes hold as they are."""
     weighted = {node.name for node in network.spec.nodes if isinstance(node, Weighted)}
-    return {
-        name
-        for name in network.tensors
-        if name.rpartition(".")[0].removesuffix(".recurrent") != name.rpartition(".")[0]
-        or name.rpartition(".")[0] in weighted
-    }
+    owners = {name: name.rpartition(".")[0] for name in network.tensors}
+    return {name for name, owner in owners.items() if owner.endswith(".recurrent") or owner in weighted}
 
 
 def restore(graph: NestedGraph) -> Network:
