@@ -112,12 +112,7 @@ def _one_of(kind: type[StrEnum | float], field: str, value: Any) -> Any:
 
 Fields: TypeAlias = dict[str, Any]
 
-RESETS: Mapping[GraphReset, Reset] = {
-    GraphReset.SUBTRACT: Reset.SUBTRACT,
-    GraphReset.ZERO: Reset.VALUE,
-    GraphReset.VALUE: Reset.VALUE,
-    GraphReset.NONE: Reset.NONE,
-}
+RESETS = {reset: Reset.VALUE if reset is GraphReset.ZERO else Reset(reset) for reset in GraphReset}
 
 
 class Dialect(ABC):
