@@ -223,24 +223,21 @@ class SnnTorch(Dialect):
     @override
     def membrane(self, cell: Cell, dt: float) -> Fields:
         share = dt / cell.positive(cell.tau)
-        if cell.has_synapse:
-            unit, gain = self._unit(cell, dt), _or_one(cell.array("r") * share)
-        else:
-            unit, gain = _unit_and_gain(cell.array("r") * dt / cell.positive("tau"))
+        unit, gain = self._unit_and_gain(cell, dt)
         return {
             "decay": np.clip(1 - share, 0, 1),
-            "gain": gain,
+            "gain": _or_one(cell.array("r") * share) if cell.has_synapse else gain,
             "drive": share * cell.array("v_leak", 0.0) / unit,
         }
 
     @override
     def synapse(self, cell: Cell, dt: float) -> Fields:
-        _, gain = _unit_and_gain(cell.array("w_in", 1.0) * (dt / cell.positive("tau_syn")))
+        _, gain = self._unit_and_gain(cell, dt)
         return {"syn_decay": np.clip(1 - dt / cell.positive("tau_syn"), 0, 1), "syn_gain": gain}
 
     @override
     def firing(self, cell: Cell, rules: Rules, *, recurrent: bool) -> Fields:
-        fields, unit = super().firing(cell, rules, recurrent=recurrent), self._unit(cell, rules.dt)
+        fields, (unit, _) = super().firing(cell, rules, recurrent=recurrent), self._unit_and_gain(cell, rules.dt)
         return fields | {name: fields[name] / unit for name in ("threshold", "reset_value") if name in fields}
 
     @override
@@ -249,13 +246,18 @@ class SnnTorch(Dialect):
         loses_its_charge = RESETS[rules.reset] is Reset.VALUE and (cell.type == "CubaLIF" or recurrent)
         return CHARGED.get(timing, timing) if loses_its_charge else timing
 
-    def _unit(self, cell: Cell, dt: float) -> Array:
-        """Return the unit of the membrane, by which its equations are divided."""
+    def _unit_and_gain(self, cell: Cell, dt: float) -> tuple[Array, Array]:
+        """Return the unit of the membrane, by which its equations are divided, and the input's factor that is left."""
+        one = factor = np.array(1.0)
         if cell.has_synapse:
-            return _unit_and_gain(cell.array("w_in", 1.0) * (dt / cell.positive("tau_syn")))[0]
-        if cell.type == "LIF":
-            return _unit_and_gain(cell.array("r") * dt / cell.positive("tau"))[0]
-        return np.array(1.0)
+            factor = cell.array("w_in", 1.0) * (dt / cell.positive("tau_syn"))
+        elif cell.type != "IF":
+            factor = cell.array("r") * dt / cell.positive("tau")
+        if np.allclose(factor, 1.0):
+            return one, one
+        if np.unique(factor).size == 1 and np.all(factor > 0):
+            return factor.ravel()[:1].reshape(()), one
+        return one, factor
 
 
 CHARGED: Mapping[ResetTiming, ResetTiming] = {
@@ -414,13 +416,3 @@ def wide(values: Array) -> Array:
 
 def _or_one(factor: Array, tolerance: float = 1e-5) -> Array:
     return np.array(1.0) if np.allclose(factor, 1.0, rtol=tolerance) else factor
-
-
-def _unit_and_gain(factor: Array) -> tuple[Array, Array]:
-    """Return the membrane's unit, and the factor of the input that is left."""
-    one = np.array(1.0)
-    if np.allclose(factor, 1.0):
-        return one, one
-    if np.unique(factor).size == 1 and np.all(factor > 0):
-        return factor.ravel()[:1].reshape(()), one
-    return one, factor
