@@ -59,7 +59,7 @@ class Pieces:
     """
 
     network: Network
-    once: set[str]
+    once: frozenset[str]
     fields: list[tuple[str, str, int]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Pieces:
     values: dict[str, Value] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: Network, once: set[str]) -> Pieces:
+    def of(cls, network: Network, once: frozenset[str]) -> Pieces:
         """Write every node of a network."""
         pieces, spec, sums = cls(network, once), network.spec, sums_of(network)
         first = -len(spec.nodes) if spec.coding is Coding.DIRECT else 0

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikeserve.models.engines.fan_out import constant_nodes
 from spikeserve.models.engines.state import NO_SPIKE, READOUT, REDUCED, SPIKE_COUNTS, arrays_of
 from spikeserve.models.errors import InvalidSpec
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import FloatArray, Network
-from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
+from spikeserve.models.spec.nodes import Spiking
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.plugins.c.nodes import Pieces, Value
 from spikeserve.plugins.c.operations import functions, number
@@ -79,7 +80,8 @@ def prefix_of(name: str) -> str:
 def write(network: Network, name: str, title: str = "") -> Source:
     """Write a network as C; `title` stands above."""
     prefix, spec = prefix_of(name), network.spec
-    once = _constant_nodes(network)
+    # With a constant input some nodes are computed once.
+    once = constant_nodes(spec) if spec.coding is Coding.DIRECT else frozenset[str]()
     pieces = Pieces.of(network, once)
     arrays = arrays_of(network)
     for array, field in ((READOUT, "read"), (SPIKE_COUNTS, "counts")):
@@ -120,17 +122,6 @@ def _declared(body: str) -> str:
     """Declare the indices that a function's body uses."""
     used = [index for index in "inkyzpq" if re.search(rf"\b{index}\b", body)]
     return f"  int32_t {', '.join(used)};\n" if used else ""
-
-
-def _constant_nodes(network: Network) -> set[str]:
-    """Name the nodes that a constant input reaches before any neuron or Delay: they are computed once."""
-    spec = network.spec
-    constant = {"input"} if spec.coding is Coding.DIRECT else set[str]()
-    for node in spec.nodes:
-        varies = isinstance(node, Neuron | Delay) or node.by_step
-        if not varies and constant.issuperset(spec.sources[node.name]):
-            constant.add(node.name)
-    return constant
 
 
 def _input(prefix: str, network: Network) -> str:
