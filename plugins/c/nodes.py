@@ -152,9 +152,7 @@ class _Writer:
             if len(sources) > 1:
                 x = Value("float", "", " + ".join(source.element for source in sources))
             if not x.name and not isinstance(node, nodes.Neuron):
-                summed = self.buffer("float", "_in", math.prod(self.shape))
-                self.each(math.prod(self.shape), f"{summed.element} = {x.element};")
-                x = summed
+                x = self.stored(x, "_in", math.prod(self.shape))
             out = self.apply(node, x)
         self.pieces.values[node.name] = out
         self.pieces.bodies[node.name] = "\n".join(self.lines)
@@ -205,10 +203,11 @@ class _Writer:
         total = self.dense("", node.name, x.name, node.in_features, node.out_features)
         return total if self.is_read_by_a_neuron else self.stored(total)
 
-    def stored(self, value: Value) -> Value:
-        """Write a value into an array."""
-        out = self.buffer("float", "", math.prod(self.leaving))
-        self.each(math.prod(self.leaving), f"{out.element} = {value.element};")
+    def stored(self, value: Value, suffix: str = "", size: int | None = None) -> Value:
+        """Write a value into an array, of as many elements as leave the node unless `size` says."""
+        size = math.prod(self.leaving) if size is None else size
+        out = self.buffer(value.kind, suffix, size)
+        self.each(size, f"{out.element} = {value.element};")
         return out
 
     def dense(self, suffix: str, key: str, x: str, inputs: int, outputs: int, biased: str = "") -> Value:
@@ -321,9 +320,7 @@ class _Writer:
     def _(self, node: nodes.Permute, x: Value) -> Value:
         places = np.arange(math.prod(self.shape)).reshape(self.shape).transpose(node.order)
         self.table(integers(f"{self.name}_from", places))
-        out = self.buffer(x.kind, "", places.size)
-        self.each(places.size, f"{out.element} = {x.name}[{self.name}_from[i]];")
-        return out
+        return self.stored(Value(x.kind, "", f"{x.name}[{self.name}_from[i]]"))
 
     @apply.register
     def _(self, node: nodes.Scale, x: Value) -> Value:
