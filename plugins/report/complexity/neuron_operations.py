@@ -22,16 +22,9 @@ OPERATIONS: Mapping[tuple[str, Reset], int] = {
 
 def update_operations(network: Network) -> tuple[dict[str, int], list[str]]:
     """Return the operations of an update by neuron node, and the names of those that the harness has no number for."""
-    known: dict[str, int] = {}
-    unknown: list[str] = []
-    for node in network.spec.nodes:
-        if isinstance(node, Neuron):
-            number = _operations(node)
-            if number is None:
-                unknown.append(node.name)
-            else:
-                known[node.name] = number
-    return known, unknown
+    numbers = {node.name: _operations(node) for node in network.spec.nodes if isinstance(node, Neuron)}
+    known = {name: number for name, number in numbers.items() if number is not None}
+    return known, [name for name in numbers if name not in known]
 
 
 def _operations(node: Neuron) -> int | None:
