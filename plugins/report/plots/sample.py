@@ -111,18 +111,16 @@ def draw_spikes(axes: Any, raster: NDArray[Any], time: TimeAxis) -> None:
         axes.set(ylim=(neurons - 0.5, -0.5), ylabel="neuron")
     else:
         rows, label = _rates(raster)
-        left, right = time.limits
-        place = (left, right, len(rows[0]) - 0.5, -0.5)
-        most = max(float(rows.max()), 1e-9)
-        image = axes.imshow(
-            rows.T, aspect="auto", interpolation="nearest", cmap="Greys", extent=place, vmin=0, vmax=most
-        )
+        _draw_colours(axes, rows, time, "firing rate", cmap="Greys", vmin=0, vmax=max(float(rows.max()), 1e-9))
         axes.set_ylabel(label)
-        _add_bar(axes, image, "firing rate")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 
 
-def _add_bar(axes: Any, image: Any, label: str) -> None:
+def _draw_colours(axes: Any, rows: NDArray[Any], time: TimeAxis, label: str, **colours: Any) -> None:
+    """Draw values (time_steps, rows) as colours, with a bar that says what they are."""
+    left, right = time.limits
+    place = (left, right, len(rows[0]) - 0.5, -0.5)
+    image = axes.imshow(rows.T, aspect="auto", interpolation="nearest", extent=place, **colours)
     bar = axes.figure.colorbar(image, ax=axes, pad=0.01, aspect=12, label=label)
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=3))
@@ -144,12 +142,7 @@ def _draw_input(axes: Any, sample: RecordedSample) -> None:
     shape = spec.input.shape
     if spec.coding is Coding.CURRENT:
         heading(axes, size_of("input", shape, "values"), "a current at each step")
-        left, right = sample.time.limits
-        values = inputs.reshape(len(inputs), -1).T
-        place = (left, right, len(values) - 0.5, -0.5)
-        _add_bar(
-            axes, axes.imshow(values, aspect="auto", interpolation="nearest", cmap=INTENSITY, extent=place), "current"
-        )
+        _draw_colours(axes, inputs.reshape(len(inputs), -1), sample.time, "current", cmap=INTENSITY)
         axes.set_ylabel("input")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         sample.time.apply(axes, named=False)
