@@ -190,17 +190,11 @@ class Tracer(TorchFunctionMode):
 
     def variable(self, tensor: Tensor) -> str:
         """Return the name by which the author's code knows a tensor, where it has one."""
-        for frame in self._frames():
-            variables = frame.f_locals
-            owner = variables.get("self")
-            for names in (
-                variables,
-                {**vars(owner), **owner._parameters, **owner._buffers} if isinstance(owner, nn.Module) else {},
-            ):
-                if variable := next((name for name, value in names.items() if value is tensor), None):
-                    return variable
-            return ""
-        return ""
+        frame = next(self._frames(), None)
+        variables = frame.f_locals if frame is not None else {}
+        owner = variables.get("self")
+        own = {**vars(owner), **owner._parameters, **owner._buffers} if isinstance(owner, nn.Module) else {}
+        return next((name for name, value in [*variables.items(), *own.items()] if value is tensor), "")
 
     def module(self) -> str:
         """Return the path of the author's innermost module that runs."""
