@@ -264,9 +264,6 @@ NEURONS: Mapping[str, Rule] = {
     "RAFNode": resonating,
 }
 SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(named(neuron, NEURONS))
-TEMPORAL = tuple(
-    kind for name in ("1d", "2d") if (kind := getattr(layers, f"TemporalEffectiveBatchNorm{name}", None)) is not None
-)
 LAYERS: Mapping[str, Rule] = {
     **dict.fromkeys(("ThresholdDependentBatchNorm1d", "ThresholdDependentBatchNorm2d"), batch_norm),
     **dict.fromkeys(("TemporalEffectiveBatchNorm1d", "TemporalEffectiveBatchNorm2d"), temporal),
@@ -276,6 +273,7 @@ LAYERS: Mapping[str, Rule] = {
     "LinearRecurrentContainer": recurrent,
     "ElementWiseRecurrentContainer": recurrent_one_to_one,
 }
+TEMPORAL = tuple(kind for kind, rule in named(layers, LAYERS).items() if rule is temporal)
 CONTAINERS = (layers.LinearRecurrentContainer, layers.ElementWiseRecurrentContainer)
 
 FRAMEWORK = Framework(
