@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.plugins.frameworks import function_modules
+from spikeserve.plugins.frameworks.modifications import digest
 from spikeserve.plugins.frameworks.nouns import (
     Call,
     GraphReadout,
@@ -183,12 +184,9 @@ def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
 
 def _affine(call: Call, tensor: Tensor, signal: Signal, factor: Tensor, offset: Tensor | None, out: Tensor) -> Signal:
     constants = [_of_a_sample(constant, signal) for constant in (factor, offset) if constant is not None]
-    module, key = (
-        function_modules.affine(*constants),
-        [(tuple(each.shape), each.numpy().tobytes()) for each in constants],
-    )
+    key = ("affine", *map(digest, constants))
     name = "scale" if offset is None else "shift"
-    return call.apply(("affine", *key), module, name, signal, tensor, out)
+    return call.apply(key, function_modules.affine(*constants), name, signal, tensor, out)
 
 
 def _of_a_sample(constant: Tensor, signal: Signal) -> Tensor:
@@ -214,7 +212,7 @@ def matmul(call: Call) -> TracedValue:
     if isinstance(one, Signal) and second.dim() == 2:
         linear = nn.Linear(second.shape[0], second.shape[1], bias=False).requires_grad_(False)
         linear.weight.data = second.detach().t().contiguous()
-        key = ("matmul", linear.weight.numpy().tobytes())
+        key = ("matmul", digest(linear.weight))
         return call.apply(key, linear, "linear", one, first, call.out)
     raise Unsupported("multiplies by a signal from the right, which has no node")
 
