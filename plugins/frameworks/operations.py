@@ -146,13 +146,11 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     out = func(*args, **kwargs)
     if out is NotImplemented:  # a comparison with None or a string, which Python answers by identity
         return out
+    if name == "linear" and (parts := tracer.term(args[0])) is not None and parts.operation == JOINED:
+        beside = concatenated_linear(tracer, parts, args[1], [*args, kwargs.get("bias"), None][2], "linear")
     if beside is not None:
         tracer.mark(out, UnsupportedValue(OWN))
         tracer.hold(out, beside)
-        return out
-    if name == "linear" and (parts := tracer.term(args[0])) is not None and parts.operation == JOINED:
-        tracer.mark(out, UnsupportedValue(OWN))
-        tracer.hold(out, concatenated_linear(tracer, parts, args[1], [*args, kwargs.get("bias"), None][2], "linear"))
         return out
     if name in RANDOM:
         for tensor in tensors(out):
