@@ -17,7 +17,6 @@ from spikeserve.plugins.frameworks.state_finder import operands, site
 from spikeserve.plugins.frameworks.terms import (
     CONSTANT,
     ELEMENTWISE,
-    HELD,
     LOGICAL,
     NOTHING,
     OPENING,
@@ -83,8 +82,6 @@ def elementwise_call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: d
         mask, name = arguments[1], "masked_fill"
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != arguments[0].shape:
             return None
-    if name in ("data", "detach"):
-        name = "detach"
     if name == "copy":
         name, arguments = "clone", {0: arguments[1]}
     if name not in ELEMENTWISE and name not in SAME and name not in ROUNDS_ONCE:
@@ -98,7 +95,7 @@ def elementwise_call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: d
         return None
     if name in ROUNDS_ONCE:
         raise Unsupported(f"rounds once where a network rounds twice; write {ROUNDS_ONCE[name]} in its place")
-    if name in SAME or name in HELD:
+    if name in SAME or name == "detach":
         arguments = {0: arguments[0]}
         names: tuple[str, ...] = ("input",)
     else:

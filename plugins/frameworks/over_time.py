@@ -57,7 +57,7 @@ def repeat(call: Call) -> TracedValue:
     return Signal(Axes(tuple(axes)), values)
 
 
-SAME = ("contiguous", "clone", "detach", "float", "to", "cpu", "data", "type", "type_as", "alias", "requires_grad")
+SAME = ("contiguous", "clone", "detach", "float", "to", "cpu", "type", "type_as", "alias", "requires_grad")
 RESHAPES = ("reshape", "view", "flatten", "unflatten", "ravel", "view_as", "reshape_as")
 REPEATS = ("repeat", "expand", "expand_as", "tile", "broadcast_to")
 VIEWS: dict[str, Rule] = {

@@ -57,6 +57,7 @@ NAMES = (
     "clamp clip",
     "trunc fix",
     "transpose swapaxes swapdims",
+    "detach data",
     "movedim moveaxis",
 )
 ALIASES = {other: name for name, *others in map(str.split, NAMES) for other in others}

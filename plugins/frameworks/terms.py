@@ -157,7 +157,6 @@ ELEMENTWISE: dict[str, Elementwise] = {
 LOGICAL = frozenset(("logical_not", "logical_and", "logical_or", "logical_xor"))
 HAVE_NODES = frozenset(("add", "sub", "mul", "div", "neg", "relu", "detach", "max", "min"))
 OPENING = frozenset(ELEMENTWISE) - HAVE_NODES  # what makes a neuron of plain values: it fires, or has no node
-HELD = frozenset(("detach", "data"))
 SAME_SHAPE = frozenset(("reshape", "view", "view_as", "reshape_as", "expand", "expand_as", "broadcast_to"))
 SAME = frozenset(  # what gives its operand as it is
     (
