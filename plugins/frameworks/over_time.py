@@ -221,9 +221,7 @@ def cat(call: Call) -> TracedValue:
     axes = signals[0].axes
     if len(signals) == 1:
         return signals[0]
-    if place == axes.time:
-        return _joined(signals, axes, place)
-    if axes.axes[place] or axes.timed:
+    if place != axes.time and (axes.axes[place] or axes.timed):
         return arithmetic.concatenate(call, signals, place)
     return _joined(signals, axes, place)
 
