@@ -311,11 +311,7 @@ def _pooled(
     kernel = tuple(size if axis in axes else 1 for axis, size in enumerate(sizes))
     means = nn.AvgPool1d(kernel) if len(kernel) == 1 else nn.AvgPool2d((kernel[0], kernel[1]))
     module, name = (means, "average_pool") if over is Reduction.MEAN else (sum_pool(kernel), "sum_pool")
-    shown = (
-        call.out
-        if keep
-        else call.out.reshape([1 if place in places else size for place, size in enumerate(tensor.shape)])
-    )
+    shown = call.out.reshape([1 if place in places else size for place, size in enumerate(tensor.shape)])
     pooled = call.apply((name, kernel), module, name, signal, tensor, shown)
     out = pooled.axes
     for place in reversed(places):
