@@ -74,7 +74,7 @@ class Spec(FrozenModel):
         self._check_sizes()
         self._check_output(self.output_shapes[self.nodes[-1].name])
         self._check_coding()
-        self._check_own_steps()
+        self.check_steps(self.time_steps)
         return self
 
     def _check_units(self) -> None:
@@ -96,12 +96,6 @@ class Spec(FrozenModel):
             )
         if self.input.by_deviation and self.coding is not Coding.CURRENT:
             raise InvalidSpec(f"input: by_deviation is true with coding '{self.coding}', expected 'current'")
-
-    def _check_own_steps(self) -> None:
-        try:
-            self.check_steps(self.time_steps)
-        except InvalidInput as error:
-            raise InvalidSpec(str(error)) from error
 
     def _check_names(self) -> None:
         names = [INPUT, *(node.name for node in self.nodes)]
