@@ -249,13 +249,12 @@ def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Mult
     coarse = _power_above(largest * 2.0**-MANTISSA / bits[0])
     if coarse > arriving.bound or min(bits[1:], default=np.inf) < largest * 2.0**-MANTISSA:
         coarse = 0.0
-    return _wider(network, name, arriving, coarse), Multiples(0.0, largest)
+    return _wider(tensors, arriving, coarse), Multiples(0.0, largest)
 
 
-def _wider(network: Network, name: str, arriving: Multiples, coarse: float) -> Sum:
-    """Return how a sum is computed that float32 cannot hold."""
-    tensors = {key: network.stored[key] for key in names_of(network.tensors, name)}
-    fan_in = math.prod(network.stored[f"{name}.weight"].shape[1:])
+def _wider(tensors: Mapping[str, FloatArray | Sparse], arriving: Multiples, coarse: float) -> Sum:
+    """Return how a sum of these tensors, the weight first, is computed that float32 cannot hold."""
+    fan_in = math.prod(next(iter(tensors.values())).shape[1:])
     few = 1 / FEW <= arriving.bound <= FEW and arriving.step * 2.0**16 >= 1.0
     if few and fan_in * FEW < 2.0 ** (WHOLE - 1):
         # An event that is a spike counts as 1, whatever else may come.
