@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from os.path import islink  # False for what cannot be checked, and so not be read either
 from pathlib import Path
 
 from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
@@ -81,7 +82,7 @@ class ModelRepository:
         return sorted(
             int(entry.name)
             for entry in folder.iterdir()
-            if _VERSION.fullmatch(entry.name) and not _is_link(entry) and _is_there(entry / MANIFEST)
+            if _VERSION.fullmatch(entry.name) and not islink(entry) and _is_there(entry / MANIFEST)  # noqa: PTH114
         )
 
     def read(self, name: str, version: int | None = None) -> Bundle:
@@ -140,7 +141,7 @@ class ModelRepository:
         """
         require_name(contents.name)
         home = self.root / contents.name
-        if _is_link(home) or (home.exists() and not home.is_dir()):
+        if islink(home) or (home.exists() and not home.is_dir()):  # noqa: PTH114
             raise InvalidInput(f"repository: '{home}' is a link or a file, expected a folder, or nothing yet")
         with made(home):
             while True:
@@ -192,13 +193,6 @@ def _is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _is_link(path: Path) -> bool:
-    try:
-        return path.is_symlink()
-    except OSError:  # it cannot be checked, and so not be read either
-        return False
 
 
 def require_name(name: str) -> None:
