@@ -146,15 +146,10 @@ def _gestures(folder: Path, part: str) -> Part:
 def _heidelberg(folder: Path, part: str) -> Part:
     path = folder / f"{folder.name.lower()}_{part}.h5"
     if not path.is_file():
-        return Part(Recordings(np.zeros(0, np.int64), read_nowhere), (), [])
+        return _of_files(folder, [], read_gesture, ())
     recordings, names, speakers = read_heidelberg(path)
     status = path.stat()
     return Part(recordings, names, [path.name, status.st_size, status.st_mtime_ns, "by speaker"], speakers)
-
-
-def read_nowhere(index: int) -> Recording:
-    """Raise IndexError, as the reader of a part that holds nothing."""
-    raise IndexError(index)
 
 
 @dataclass(frozen=True)
