@@ -39,9 +39,8 @@ class Tables(NamedTuple):
 @cache
 def tables_of(node: Node, shape: Shape) -> Tables:
     """Return the tables of a convolution over inputs of a shape (channels, *size)."""
-    windows = node.windows
-    count = node.out_channels * node.in_channels // node.groups * math.prod(window.extent for window in windows)
-    shape_of_weight = (node.out_channels, node.in_channels // node.groups, *(window.extent for window in windows))
+    shape_of_weight = node.tensor_shapes(shape)["weight"]
+    count = math.prod(shape_of_weight)
     numbers = np.arange(1, count + 1, dtype=np.float32).reshape(shape_of_weight)  # exact: below 2**24
     arriving, leaving = Layout.of(shape), Layout.of(node.output_shape(shape))
     senders = Senders.of(node, numbers, arriving, leaving)
