@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NoReturn, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
 from typing_extensions import override
@@ -42,23 +42,22 @@ class NeuronBase(NodeBase):
     def check_needed(self, rule: str, needed: Collection[str], parameters: Collection[str]) -> None:
         """Raise ValueError for one of the parameters that the rule needs and lacks, or has without needing it."""
         for name in parameters:
-            value = getattr(self, name)
-            if (value is not None) != (name in needed):
-                expected = "a value" if name in needed else "none"
-                raise ValueError(
-                    f"node '{self.name}': {name} is {value}, expected {expected}, since {rule} is "
-                    f"'{getattr(self, rule)}'"
-                )
+            if (getattr(self, name) is not None) != (name in needed):
+                self._refuse(name, "a value" if name in needed else "none", rule)
 
     def check_unused(self, rule: str, *parameters: str) -> None:
         """Raise ValueError for one of the parameters, which the rule has no use for, that is not its default."""
         for name in parameters:
-            value, default = getattr(self, name), NEURON_PARAMETERS[name].default
-            if value != default:
-                raise ValueError(
-                    f"node '{self.name}': {name} is {value}, expected {default:g}, since {rule} is "
-                    f"'{getattr(self, rule)}'"
-                )
+            default = NEURON_PARAMETERS[name].default
+            if getattr(self, name) != default:
+                self._refuse(name, f"{default:g}", rule)
+
+    def _refuse(self, name: str, expected: str, rule: str) -> NoReturn:
+        """Raise ValueError for a parameter whose value a rule does not allow."""
+        raise ValueError(
+            f"node '{self.name}': {name} is {getattr(self, name)}, expected {expected}, since {rule} is "
+            f"'{getattr(self, rule)}'"
+        )
 
     @override
     def output_shape(self, shape: Shape) -> Shape:
