@@ -81,6 +81,10 @@ class Step:
         """Multiply by a parameter, unless that is 1."""
         return leaf(name) * value if self.has(name) else value
 
+    def plus(self, name: str, value: Expression) -> Expression:
+        """Add a parameter, unless that is 0."""
+        return value + leaf(name) if self.has(name) else value
+
     def state(self, name: str, start: Expression = ZERO) -> Expression:
         """Add a state, as it was after the step before."""
         self.starts[name] = start
@@ -95,15 +99,13 @@ def _decay(of: Step, v: Expression, j: Expression, opposing: Expression | None) 
     arriving = of.times("gain", j)
     if opposing is not None:
         arriving = (1.0 - of("decay")) * (arriving - opposing)
-    charged = of.times("decay", v) + arriving
-    return charged + of("drive") if of.has("drive") else charged
+    return of.plus("drive", of.times("decay", v) + arriving)
 
 
 def _truncated(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
     left = of.times("decay", v)
     # Training passes its gradient through, as if nothing were dropped.
-    charged = (left + hold(trunc(left) - left)) + of.times("gain", j)
-    return charged + of("drive") if of.has("drive") else charged
+    return of.plus("drive", (left + hold(trunc(left) - left)) + of.times("gain", j))
 
 
 def _euler(of: Step, v: Expression, j: Expression, _: Any) -> Expression:
@@ -152,8 +154,7 @@ def _growth(of: Step, v: Expression) -> Expression:
 
 def _rotate(of: Step, v: Expression, i: Expression, _: Any) -> Expression:
     x, cosine, sine = of.state("real"), of("cosine"), of("sine")
-    turned = of.times("decay", x * cosine - v * sine) + of.times("gain", i)
-    of.after["real"] = turned + of("drive") if of.has("drive") else turned
+    of.after["real"] = of.plus("drive", of.times("decay", x * cosine - v * sine) + of.times("gain", i))
     return of.times("decay", x * sine + v * cosine)
 
 
