@@ -194,14 +194,12 @@ def _check_shape(shape: Shape, model: LoadedModel) -> None:
 
 def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
     """Return the time steps to run, once shape and steps are within the limits; no value has been read before that."""
-    most = model.limits.time_steps
     steps, where = asked or model.spec.time_steps, "parameters.time_steps"
     if model.spec.coding.per_step:
         if asked not in (None, shape[1]):
             raise InvalidRequest(f"parameters.time_steps is {shown(asked)}, but inputs[0] has {shape[1]} steps")
         steps, where = shape[1], "inputs[0].shape[1]"
-    if steps > most:
-        raise InvalidRequest(f"{where} is {shown(steps)}, expected 1 to {most}")
+    model.limits.check_steps(steps, where)
     model.limits.check_size(shape[0], steps)
     return steps
 
