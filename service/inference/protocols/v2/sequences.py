@@ -63,9 +63,9 @@ class Sequences:
         sequence = self.open.get(key)
         if sequence is not None:
             sequence.model = sequence.model.newest
-        if named.start:
-            _check_has_sequences(job.model)
-        elif sequence is None:
+        if named.start and (whole := job.model.spec.read_whole):
+            raise InvalidRequest(f"sequence_id is given, but the model has {whole}, expected another")
+        if not named.start and sequence is None:
             raise InvalidRequest(self._not_open(job.model, named))
         if sequence is not None and named.start and sequence.model is not job.model:
             self._close(key, sequence, EndReason.CLIENT)  # of a version that was replaced since; what waits there runs
@@ -146,12 +146,6 @@ def _run(sequence: OpenSequence, resume: Resume) -> None:
     if named.start:
         sequence.state = named.state
     resume(replace(decoded, state=sequence.state))
-
-
-def _check_has_sequences(model: LoadedModel) -> None:
-    """Raise InvalidRequest where a model has no sequences."""
-    if whole := model.network.spec.read_whole:
-        raise InvalidRequest(f"sequence_id is given, but the model has {whole}, expected another")
 
 
 def _on_version(decoded: Work[Any], model: LoadedModel) -> Work[Any]:
