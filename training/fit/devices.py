@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor, distributed
@@ -34,14 +33,6 @@ class Share:
     weight: float
     copies: int
 
-    @classmethod
-    def of(cls, size: int, rank: int, count: int) -> Self:
-        """Return the share of process `rank` of `count` in a batch of `size` rows; shares differ by one row at most."""
-        if size < count:
-            return cls(slice(0, size), 1 / count, count)
-        start, end = (size * each // count for each in (rank, rank + 1))
-        return cls(slice(start, end), (end - start) / size, 1)
-
 
 class Devices:
     """The processes of a run, of which this is number `rank`, on its `device`."""
@@ -58,8 +49,11 @@ class Devices:
         return self.rank == 0
 
     def share(self, size: int) -> Share:
-        """Return this process's share of a batch of `size` rows."""
-        return Share.of(size, self.rank, self.count)
+        """Return this process's share of a batch of `size` rows; shares differ by one row at most."""
+        if size < self.count:
+            return Share(slice(0, size), 1 / self.count, self.count)
+        start, end = (size * each // self.count for each in (self.rank, self.rank + 1))
+        return Share(slice(start, end), (end - start) / size, 1)
 
     def sum(self, own: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes, without a gradient."""
