@@ -15,7 +15,7 @@ from spikeserve.models.spec.network import FloatArray
 from spikeserve.training.fit.operators import products
 from spikeserve.training.fit.operators.memory import flat, floats, padded_row, padded_rows
 from spikeserve.training.fit.operators.spikes import Events, Product, Spikes, carrier
-from spikeserve.training.fit.operators.threads import in_parts, ranges_for
+from spikeserve.training.fit.operators.threads import Kernel, in_parts, ranges_for
 
 WEIGHTS = 2**17  # floats of a weight that a scan reads again for every few steps: half of an L2 cache
 
@@ -24,23 +24,20 @@ def packed(weight: Tensor, panel: int = PANEL) -> FloatArray:
     """Return a weight (outputs, units) as panels of outputs, with a row for each unit; see `products.pack`."""
     outputs, units = weight.shape
     width = padded(outputs)
-    panels = floats(units * width)
-    in_parts(
-        products.pack, -(-width // PANEL), flat(weight.contiguous()), outputs, units, width, panel, panels,
-        work=panels.size,
-    )  # fmt: skip
-    return panels
+    return _in_panels(products.pack, weight, units * width, width, width, panel)
 
 
 def packed_rows(weight: Tensor) -> FloatArray:
     """Return a weight (outputs, units) as panels of units, with a row for each output and those of its padding."""
     outputs, units = weight.shape
     rows, width = padded(outputs), padded(units)
-    panels = floats(rows * width)
-    in_parts(
-        products.pack_rows, -(-width // PANEL), flat(weight.contiguous()), outputs, units, rows, width, panels,
-        work=panels.size,
-    )  # fmt: skip
+    return _in_panels(products.pack_rows, weight, rows * width, width, rows, width)
+
+
+def _in_panels(kernel: Kernel, weight: Tensor, size: int, width: int, *sizes: int) -> FloatArray:
+    """Pack a weight by a kernel, which also takes `sizes`, into `size` floats of panels, `width` wide in all."""
+    panels = floats(size)
+    in_parts(kernel, -(-width // PANEL), flat(weight.contiguous()), *weight.shape, *sizes, panels, work=size)
     return panels
 
 
