@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import create
 from spikeserve.models.spec import Coding
+from spikeserve.service.catalog import cost
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.inference.scheduling import scheduler
 from spikeserve.service.inference.scheduling.batching import policy_of
@@ -290,6 +293,16 @@ async def test_models_take_turns(repository: Path) -> None:
         held.go_on.release(4)
         assert [(await each).status for each in (*busy, quiet)] == [200] * 5
     assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3), (1, 3)]
+
+
+@pytest.mark.parametrize(("took", "measured"), [((9, 0.03, 0.06, 0.03, 0.09), 0.03), ((9, 6), 6)])
+def test_a_model_is_as_quick_as_its_quickest_run_and_slow_only_if_two_are(
+    monkeypatch: pytest.MonkeyPatch, took: tuple[float, ...], measured: float
+) -> None:
+    clock = iter([1e-3 * time for each in took for time in (0, each)])  # milliseconds; a third run would have none
+    monkeypatch.setattr(cost, "thread_time", clock.__next__)
+    sample = DenseInputs(np.zeros((3, 1, 2), np.float32), 3)
+    assert cost.seconds_per_step(create("reference", toy()), sample) == pytest.approx(1e-3 * measured / 3)
 
 
 def test_few_large_states_share_a_run_and_many_small_ones() -> None:
