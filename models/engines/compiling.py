@@ -26,7 +26,7 @@ PYTHON = (sys.executable, "-P", "-c")
 HELD = 3  # the descriptor by which it holds the lock
 TRIES = 2  # compilers that are started, where the first one dies
 LOOK_SECONDS, TELL_SECONDS = 0.2, 5.0
-FUNCTIONS = 46  # that the kernels are made of
+FUNCTIONS = 47  # that the kernels are made of
 RUN = "import sys; from spikeserve.models.engines.compiling import compile_beside; compile_beside(*sys.argv[1:])"
 SECOND = "from spikeserve.models.engines.event import engine; engine.compile_addressed(engine.engine_kernels)"
 

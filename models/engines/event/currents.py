@@ -64,13 +64,10 @@ def gather(
 
 
 @borrowing
-def gather_panels(
-    sums: Array, feed: Any, size: int, events: Any, first: int, rows: int, base: Array, in_doubles: bool
-) -> None:  # fmt: skip
+def gather_panels(sums: Array, feed: Any, size: int, events: Any, first: int, rows: int, base: Array) -> None:
     """Write base plus what the events of `rows` rows from `first` on send through panels into sums (rows, size).
 
-    Floats are added up `in_doubles` or where float32 holds every partial sum. Other weights are added up in doubles
-    where events have values.
+    Floats may have values where float32 holds every partial sum; others are spikes.
     """
     index, value, weight, grid = events.index, events.value, feed.weight, np.float32(feed.grid)
     panel = BYTE_PANEL if feed.summed == NARROW else PANEL
@@ -78,20 +75,29 @@ def gather_panels(
         width, w = min(panel, size - j), feed.fan_in * j
         for r in range(rows):
             k0, k1, s = events.offset[first + r], events.offset[first + r + 1], r * size + j
-            if feed.summed == NARROW and value.size:
-                gather_bytes_in_doubles(sums, s, base, j, weight, w, width, width, index, value, k0, k1, size)
-            elif feed.summed == NARROW:
+            if feed.summed == NARROW:
                 gather_bytes(sums, s, base, j, weight, w, width, width, index, value, k0, k1, size)
-            elif feed.summed == INTEGERS and value.size:
-                gather_integers_in_doubles(sums, s, base, j, weight, w, width, width, index, value, k0, k1, grid)
             elif feed.summed == INTEGERS:
                 gather_to_floats(sums, s, base, j, weight, w, width, width, index, value, k0, k1, grid)
-            elif in_doubles:
-                gather_floats_in_doubles(sums, s, base, j, weight, w, width, width, index, value, k0, k1, ONE)
             elif value.size:
                 gather_exact_values(sums, s, base, j, weight, w, width, width, index, value, k0, k1, ONE)
             else:
                 gather_spikes(sums, s, base, j, weight, w, width, width, index, value, k0, k1, ONE)
+
+
+@borrowing
+def gather_doubles(sums: Array, feed: Any, size: int, base: Array, index: Array, value: Array) -> None:
+    """Write base plus the weights of events times their values into sums, added up in float64."""
+    weight, none, count, grid = feed.weight, np.int64(0), index.size, np.float32(feed.grid)
+    panel = BYTE_PANEL if feed.summed == NARROW else PANEL
+    for j in range(0, size, panel):
+        width, w = min(panel, size - j), feed.fan_in * j
+        if feed.summed == NARROW:
+            gather_bytes_in_doubles(sums, j, base, j, weight, w, width, width, index, value, none, count, size)
+        elif feed.summed == INTEGERS:
+            gather_integers_in_doubles(sums, j, base, j, weight, w, width, width, index, value, none, count, grid)
+        else:
+            gather_floats_in_doubles(sums, j, base, j, weight, w, width, width, index, value, none, count, ONE)
 
 
 @inlined
@@ -224,8 +230,10 @@ def connect_values(sums: Array, feed: Any, size: int, events: Any, first: int, r
             place, value = spikes, value[:0]
         bounds[1] = place.size
         in_doubles = value.size > 0 and not (feed.fine and are_whole(value, feed.fine))
-        if feed.kind == GATHER:
-            gather_panels(sums[r * size :], feed, size, Events(place, value, bounds), none, 1, base, in_doubles)
+        if feed.kind == GATHER and in_doubles:
+            gather_doubles(sums[r * size :], feed, size, base, place, value)
+        elif feed.kind == GATHER:
+            gather_panels(sums[r * size :], feed, size, Events(place, value, bounds), none, 1, base)
         elif in_doubles:
             sparse_doubles(sums, r * size, base, feed, size, place, value, none, bounds[1])
         else:
@@ -255,7 +263,7 @@ def connect(sums: Array, feed: Any, size: int, events: Any, first: int, rows: in
         sparse_row(sums, 0, base, feed, size, index, value, k0, k1)
         return
     if not busy(feed, events, first, rows):
-        gather_panels(sums, feed, size, events, first, rows, base, False)
+        gather_panels(sums, feed, size, events, first, rows, base)
         return
     units, integers = feed.fan_in, feed.summed == INTEGERS
     tiled = -(-rows // TILE_ROWS) * TILE_ROWS

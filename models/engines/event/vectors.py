@@ -9,6 +9,7 @@ padding and the tables that `plan` makes. No fast-math flag is set, so that ever
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
@@ -291,7 +292,7 @@ def gathering(arithmetic: Arithmetic, sizes: Sequence[int] = (4, 2, 1), *, value
 _SIZES = (12, 6, 4, 2, 1) if WIDE else (4, 2, 1)
 gather_spikes = written()(gathering(FLOATS, _SIZES))
 gather_values = written()(gathering(FLOATS, valued=True))
-gather_exact_values = written()(gathering(EXACT_FLOATS, _SIZES, valued=True))  # where float32 holds every partial sum
+gather_exact_values = written()(gathering(EXACT_FLOATS, valued=True))  # where float32 holds every partial sum
 gather_to_floats = written()(gathering(INTEGERS))
 gather_floats_in_doubles = written()(gathering(DOUBLES, (2, 1), valued=True))
 gather_integers_in_doubles = written()(gathering(INTEGERS_IN_DOUBLES, (2, 1), valued=True))
@@ -333,7 +334,8 @@ def write_bytes(
         flushes = builder.sdiv(builder.add(builder.sub(k1, k0), _I64(FLUSH - 1)), _I64(FLUSH))
         totals = code.loop(_I64(0), flushes, [zeros] * (2 * vectors), flush)
         for vector, total in enumerate(totals):
-            with builder.if_then(builder.icmp_signed("<", builder.add(place, _I64(vector * LANES)), width)):
+            fits = builder.icmp_signed("<", builder.add(place, _I64(vector * LANES)), width)
+            with nullcontext() if total is not totals[-1] else builder.if_then(fits):  # all but the last do
                 code.store(BYTES.rounded(code, total, grid, base, start, vector), sums, to, vector)
 
     code.parts(width, BYTE_VECTORS, sum_part, _BYTES.count)
