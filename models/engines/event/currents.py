@@ -27,7 +27,6 @@ from spikeserve.models.engines.event.vectors import (
     gather_integers_in_doubles,
     gather_spikes,
     gather_to_floats,
-    gather_values,
     multiply_integer_panel,
     multiply_panel,
     to_floats,
@@ -46,21 +45,6 @@ def aligned_floats(count: int) -> Array:
     room = np.empty(count + LINE, np.float32)
     start = -room.ctypes.data // 4 % LINE
     return room[start : start + count]
-
-
-@borrowing
-def gather(
-    sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, value: Array,
-    k0: int, k1: int,
-) -> None:  # fmt: skip
-    """Write base[b:] plus the weights of the events k0 to k1 into sums[s:], `width` of each.
-
-    Those of an event lie at w + index * unit.
-    """
-    if value.size:
-        gather_values(sums, s, base, b, weight, w, width, unit, index, value, k0, k1, ONE)
-    else:
-        gather_spikes(sums, s, base, b, weight, w, width, unit, index, value, k0, k1, ONE)
 
 
 @borrowing

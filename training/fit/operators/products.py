@@ -8,15 +8,17 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from spikeserve.models.engines.event.compiled import inner
+from spikeserve.models.engines.event.compiled import borrowing, inner
 from spikeserve.models.engines.event.connections import PANEL
-from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, gather
+from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats
 from spikeserve.models.engines.event.vectors import (
     FLOAT_ROWS,
     LANES,
     TILE_VECTORS,
     Code,
     add_block,
+    gather_spikes,
+    gather_values,
     intrinsic,
     multiply_floats_column,
     multiply_floats_tile,
@@ -24,6 +26,21 @@ from spikeserve.models.engines.event.vectors import (
 from spikeserve.training.fit.operators.threads import Kernel
 
 ROWS = 2048  # of errors that are added up at once: as a panel they fill half of an L2 cache
+
+
+@borrowing
+def gather(
+    sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, value: Array,
+    k0: int, k1: int,
+) -> None:  # fmt: skip
+    """Write base[b:] plus the weights of the events k0 to k1 into sums[s:], `width` of each.
+
+    Those of an event lie at w + index * unit.
+    """
+    if value.size:
+        gather_values(sums, s, base, b, weight, w, width, unit, index, value, k0, k1, ONE)
+    else:
+        gather_spikes(sums, s, base, b, weight, w, width, unit, index, value, k0, k1, ONE)
 
 
 @Kernel

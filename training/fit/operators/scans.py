@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from spikeserve.models.engines.event.connections import PANEL
-from spikeserve.models.engines.event.currents import Array, aligned_floats, gather
+from spikeserve.models.engines.event.currents import Array, aligned_floats
 from spikeserve.models.engines.event.native import call
 from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES, list_bits
-from spikeserve.training.fit.operators.products import multiply_rows, pack_columns
+from spikeserve.training.fit.operators.products import gather, multiply_rows, pack_columns
 from spikeserve.training.fit.operators.threads import Kernel
 
 
