@@ -90,6 +90,7 @@ def test_a_bundle_stores_narrow_weights_in_few_bytes_and_answers_as_before(tmp_p
 
 
 def test_a_sum_that_its_bias_keeps_within_float32_is_added_to_it() -> None:
+    # On `torch` and `onnx`, which add the bias last, it is infinite.
     linear = {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}
     weights = {"fc.weight": [[2.0**127] * 2], "fc.bias": [-(2.0**127)]}
     membrane = {"type": "LI", "name": "out", "decay": 0.0}

@@ -79,9 +79,9 @@ def narrow_weights(rule: Sum, weight: FloatArray) -> Narrow | None:
 def byte_tables(
     narrow: Narrow, units: int, places: Ints, biases: FloatArray, leaving: Layout
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the panels of narrow weights, and `biases` with the outputs' powers of two behind them.
+    """Return the panels of narrow weights, and `biases` (rows * size,) with the outputs' powers of two behind them.
 
-    The inputs lie at these `places` of so many `units`.
+    The inputs lie at these `places` (inputs,) of so many `units`, the outputs as `leaving` says.
     """
     weight = np.zeros((units, leaving.size), np.int8)
     weight[np.ix_(places, leaving.places)] = narrow.values.T

@@ -231,13 +231,8 @@ def connect(sums: Array, feed: Any, size: int, events: Any, first: int, rows: in
     The currents are floats, whatever they are added up in; see `connect_values` for `node_kernels.is_valued`.
     Rows that are `busy` go by `multiply`, which takes them in `spikes`, see `room_for_spikes`.
     """
-    index, value, offset, k0, k1 = (
-        events.index,
-        events.value,
-        events.offset,
-        events.offset[first],
-        events.offset[first + 1],
-    )
+    index, value, offset = events.index, events.value, events.offset
+    k0, k1 = offset[first], offset[first + 1]
     if feed.kind == PASS:  # one row at a time, as of sparse weights
         sums[:size] = 0.0
         for k in range(k0, k1):

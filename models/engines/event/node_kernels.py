@@ -375,11 +375,8 @@ def pool(table: int, row: int, run_at: int) -> int:
             return NEEDS_ROOM
         floats_at(at, rows * size)[:] = 0.0
         for r in range(rows):
-            row_of, pooled = (
-                floats_at(source.rows + 4 * r * source.size, source.size),
-                floats_at(at + 4 * r * size, size),
-            )
-            pool_row(windows, node.largest, row_of, pooled)
+            dense = floats_at(source.rows + 4 * r * source.size, source.size)
+            pool_row(windows, node.largest, dense, floats_at(at + 4 * r * size, size))
         put_rows(target, at, steps, size)
         return 0
     events = events_of(source, run.samples)
@@ -463,12 +460,8 @@ def shift(table: int, row: int, run_at: int) -> int:
 def move(table: int, row: int, run_at: int) -> int:
     """Move each value to its place in another shape or another order of the axes."""
     node, run, source, target = records_of(table, row, run_at)
-    moves, rows, steps, size = (
-        ints_at(node.moves, node.moves_count),
-        run.samples * source.steps,
-        source.steps,
-        node.size,
-    )
+    moves, steps, size = ints_at(node.moves, node.moves_count), source.steps, node.size
+    rows = run.samples * steps
     if lacks_events(source):
         return NEEDS_EVENTS
     events = events_of(source, run.samples)

@@ -293,8 +293,10 @@ def _connection(node: nodes.Linear, network: Network, rule: Sum, before: Layout,
     if narrow is not None:
         units = before.places.size
         weight, row = byte_tables(narrow, units, np.arange(units, dtype=np.int32), row, after)
-        feed = NOTHING._replace(kind=GATHER, weight=weight, summed=NARROW, most=MOST_COUNTED, fan_in=units)
-        return {**feed._replace(fan_out=float(after.size))._asdict(), "bias": row, "cost": cost}
+        feed = NOTHING._replace(
+            kind=GATHER, weight=weight, summed=NARROW, most=MOST_COUNTED, fan_in=units, fan_out=float(after.size)
+        )
+        return {**feed._asdict(), "bias": row, "cost": cost}
     if sparse is None:
         sparse = few_weights(stored, FEW)
     feed = gather_feed(network.tensors[name], after) if sparse is None else sparse_feed(sparse, after)

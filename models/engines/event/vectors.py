@@ -296,7 +296,6 @@ gather_exact_values = written()(gathering(EXACT_FLOATS, valued=True))  # where f
 gather_to_floats = written()(gathering(INTEGERS))
 gather_floats_in_doubles = written()(gathering(DOUBLES, (2, 1), valued=True))
 gather_integers_in_doubles = written()(gathering(INTEGERS_IN_DOUBLES, (2, 1), valued=True))
-
 gather_bytes_in_doubles = written()(gathering(BYTES_IN_DOUBLES, (1,), valued=True))
 
 
