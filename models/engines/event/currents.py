@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.engines.event.compiled import borrowing, inlined, inner
 from spikeserve.models.engines.event.connections import BUSY, DOUBLES, GATHER, INTEGERS, NARROW, PANEL, PASS
+from spikeserve.models.engines.event.native import address_of
 from spikeserve.models.engines.event.table import Events
 from spikeserve.models.engines.event.vectors import (
     BYTE_PANEL,
@@ -31,6 +32,7 @@ from spikeserve.models.engines.event.vectors import (
     multiply_panel,
     to_floats,
 )
+from spikeserve.models.engines.event.views import EVERYTHING, ints_at
 
 Array = NDArray[Any]
 
@@ -43,7 +45,7 @@ BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at 
 def aligned_floats(count: int) -> Array:
     """Return an array that begins with a line of the cache, and holds anything."""
     room = np.empty(count + LINE, np.float32)
-    start = -room.ctypes.data // 4 % LINE
+    start = -address_of(room) // 4 % LINE
     return room[start : start + count]
 
 
@@ -113,7 +115,7 @@ def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: i
     """
     weight, receivers = feed.weight, feed.receivers
     whole_numbers = feed.summed == INTEGERS
-    sums, integers = row.view(np.int32), feed.weight.view(np.int32)
+    sums, integers = ints_at(address_of(row), EVERYTHING), ints_at(address_of(feed.weight), EVERYTHING)
     for k in range(k0, k1):
         place = np.uint64(index[k])
         first, end = np.uint64(feed.first_weight[place]), np.uint64(feed.first_weight[place + np.uint64(1)])
@@ -148,7 +150,7 @@ def sparse_doubles(
     sums: Array, s: int, base: Array, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int
 ) -> None:
     """Write base (size,) plus what the events k0 to k1 send by sparse weights into sums[s:], added up in float64."""
-    integers, start = feed.summed == INTEGERS, base.view(np.int32)
+    integers, start = feed.summed == INTEGERS, ints_at(address_of(base), EVERYTHING)
     totals = np.empty(size + LANES, np.float64)
     for i in range(size):  # Numba's assignment to a slice would compile a second of sentences about its errors
         totals[i] = np.float64(start[i]) if integers else np.float64(base[i])
@@ -247,7 +249,7 @@ def connect(sums: Array, feed: Any, size: int, events: Any, first: int, rows: in
     units, integers = feed.fan_in, feed.summed == INTEGERS
     tiled = -(-rows // TILE_ROWS) * TILE_ROWS
     spikes[: tiled * units] = 0.0
-    bits = spikes.view(np.int32)
+    bits = ints_at(address_of(spikes), EVERYTHING)
     for r in range(rows):
         for k in range(offset[first + r], offset[first + r + 1]):
             if integers:
