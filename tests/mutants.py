@@ -1,8 +1,9 @@
-"""Plant sampled faults in a copy of the project, and see whether the nearest tests fail: `./scripts/mutants ROOM …`.
+"""Plant sampled faults in a copy of the project, and see whether tests fail: `./scripts/mutants ROOM …`.
 
 cosmic-ray makes the faults: an operator changed, a number, a comparison, a branch. As a room has thousands of them,
 some lines are drawn by a seed, and one fault on each. Faults in annotations are left out, as they change nothing. The
-nearest tests of all run once without a fault; a fault is tried by those that come to its line, the quickest first.
+tests run once without a fault; a fault is tried by those that come to its line, the quickest first, or to its module
+where none does: to what runs at an import, or compiled, or in another process.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate
 from pathlib import Path
 from shutil import copy2
 
@@ -29,7 +30,6 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
 
 ROOT = Path(__file__).parents[1]
 PYTEST = f"{sys.executable} -m pytest -q -n 0 -p no:cacheprovider -p no:randomly"
-MOST_TESTS = 12  # files of tests for one fault
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--lines", type=int, default=20, help="how many lines are drawn from all rooms")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other lines")
+    parser.add_argument("--tests", nargs="+", default=["tests"], help="which may catch them; all, which takes longest")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for the tests of one fault")
     parser.add_argument("--root", type=Path, default=ROOT, help="the project, which is copied and never changed")
     asked = parser.parse_args(arguments)
@@ -50,16 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults = drawn(asked.rooms, asked.lines, random.Random(asked.seed))  # noqa: S311  (no secret)
         if not faults:
             parser.error(f"rooms are {[str(room) for room in asked.rooms]}, expected folders of {asked.root} with code")
-        tests = [nearest(fault.module_path) for fault in faults]
-        reached = reaching(list(dict.fromkeys(chain.from_iterable(tests))), [place(fault) for fault in faults])
-        for fault, files in zip(faults, tests, strict=True):
-            own = reached.get(place(fault)) or [test for test in reached[""] if test.startswith(files)]
+        reached = reaching(asked.tests, [place(fault) for fault in faults])
+        for fault in faults:
+            tests = reached.get(place(fault)) or reached.get(str(fault.module_path)) or {}
+            seconds = accumulate(tests.values())  # a fault may make them slower, up to twice as slow
+            own = [test for test, total in zip(tests, seconds, strict=True) if total <= asked.timeout / 2]
             Path("chosen.txt").write_text("\n".join(own))
             result = mutate_and_test([fault], f"{PYTEST} -x @chosen.txt", asked.timeout) if own else None
             outcomes[end := outcome(result)] += 1
             print(f"{end:<11}", place(fault), fault.operator_name)
             if end != "caught":
-                print((result.diff or result.output) if result else "no test imports it", flush=True)
+                print((result.diff or result.output) if result else "no test comes to it", flush=True)
     minutes = (time.monotonic() - began) / 60
     counts = ", ".join(f"{outcomes[end]} {end}" for end in ("caught", "survived", "timed out", "did not run"))
     print(f"{len(faults)} faults in {minutes:.1f} minutes: {counts}")
@@ -80,14 +82,14 @@ def place(fault: MutationSpec) -> str:
     return f"{fault.module_path}:{fault.start_pos[0]}"
 
 
-def reaching(files: Sequence[str], places: Sequence[str]) -> dict[str, list[str]]:
-    """Run tests without a fault; return those that pass and come to each place, the quickest first, and all by ""."""
+def reaching(tests: Sequence[str], places: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Run tests without a fault; return the seconds of those that pass, by the places and modules that they come to."""
     copy2(Path(__file__).with_name("reach.py"), "reach.py")  # where pytest finds a plugin of this name
     plan = Path("reach.json").resolve()
     plan.write_text(json.dumps(places))
-    command = [*PYTEST.split(), "-p", "reach", *files]
+    command = [*PYTEST.split(), "-p", "reach", *tests]
     subprocess.run(command, env={**os.environ, "REACH_LINES": str(plan)}, check=False)
-    reached: dict[str, list[str]] = json.loads(plan.with_suffix(".found").read_text())
+    reached: dict[str, dict[str, float]] = json.loads(plan.with_suffix(".found").read_text())
     return reached
 
 
@@ -128,31 +130,6 @@ def annotated(tree: ast.AST) -> Iterator[int]:
                 yield from range(found.lineno, (found.end_lineno or found.lineno) + 1)
             case _:
                 pass
-
-
-def nearest(module: Path) -> tuple[str, ...]:
-    """Return files of tests: those that import a module, or what imports it, then those in the folder of its room."""
-    sources = {path: path.read_text() for path in Path().glob("[mst]*/**/*.py")}
-    wanted, seen, tests = {module}, set[Path](), list[Path]()
-    while wanted - seen and not tests:
-        seen |= wanted
-        names = [".".join(("spikeserve", *path.with_suffix("").parts)).removesuffix(".__init__") for path in wanted]
-        wanted = {path for path, text in sources.items() if any(_imports(text, name) for name in names)}
-        tests = sorted(
-            (path for path in wanted if _is_test(path)), key=lambda path: (sources[path].count("import "), path)
-        )
-    room = next(folder for parent in module.parents if (folder := "tests" / parent).is_dir())
-    tests += sorted(path for path in sources if path.is_relative_to(room) and _is_test(path))
-    return tuple(map(str, dict.fromkeys(tests)))[:MOST_TESTS]
-
-
-def _is_test(path: Path) -> bool:
-    return path.name.startswith("test_")
-
-
-def _imports(text: str, module: str) -> bool:
-    package, _, name = module.rpartition(".")
-    return f"{module} import" in text or f"import {module}" in text or f"from {package} import {name}" in text
 
 
 if __name__ == "__main__":

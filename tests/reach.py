@@ -1,7 +1,8 @@
 """A plugin of pytest that writes which tests come to given lines, the quickest first; see `tests.mutants`.
 
 REACH_LINES names a file of JSON: places, such as "models/errors.py:12". Beside it, in a file that ends in `.found`, are
-the tests of each place. What runs in another process or as compiled code is not seen.
+the seconds of each place's tests, and of those that call anything of its module. What runs in another process or as
+compiled code is not seen.
 """
 
 import json
@@ -11,7 +12,7 @@ import threading
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -30,12 +31,24 @@ def module(file: str) -> str | None:
     return path if any(place.startswith(f"{path}:") for place in PLACES) else None
 
 
+@cache
+def places(code: CodeType) -> frozenset[str]:
+    """Return the places in a function that are asked for."""
+    path = module(code.co_filename)
+    return PLACES & {f"{path}:{line}" for *_, line in code.co_lines()}
+
+
 def trace(frame: FrameType, event: str, _: Any) -> Any:
-    """Take note of lines, of the modules alone that are asked for."""
+    """Take note of calls in the modules that are asked for, and of lines in those of their functions."""
     path = module(frame.f_code.co_filename)
-    if path is not None and event == "line" and (place := f"{path}:{frame.f_lineno}") in PLACES:
-        tests[place].add(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0])
-    return None if path is None else trace
+    if path is None:
+        return None
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+    if event == "call":
+        tests[path].add(test)
+    elif event == "line" and (place := f"{path}:{frame.f_lineno}") in PLACES:
+        tests[place].add(test)
+    return trace if places(frame.f_code) else None
 
 
 def pytest_sessionstart() -> None:
@@ -51,7 +64,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Write what was found, and by "" all tests that pass. The lines of an import are no test's."""
+    """Write what was found. The lines of an import are no test's."""
     passed = sorted(seconds.keys() - failed, key=seconds.__getitem__)
-    found = {place: [test for test in passed if test in names] for place, names in tests.items()} | {"": passed}
+    found = {place: {test: seconds[test] for test in passed if test in names} for place, names in tests.items()}
     PLAN.with_suffix(".found").write_text(json.dumps(found))
