@@ -51,10 +51,20 @@ def trace(frame: FrameType, event: str, _: Any) -> Any:
     return trace if places(frame.f_code) else None
 
 
-def pytest_sessionstart() -> None:
-    """Trace all threads, from before the first module is imported."""
+def begin() -> None:
+    """Trace all threads."""
     sys.settrace(trace)
     threading.settrace(trace)
+
+
+def pytest_sessionstart() -> None:
+    """Trace from before the first module is imported."""
+    begin()
+
+
+def pytest_runtest_setup() -> None:
+    """Trace again, where a library has ended it."""
+    begin()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

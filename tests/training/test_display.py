@@ -106,6 +106,7 @@ def test_tensorboard_has_every_figure_of_an_epoch_and_the_gradient_of_every_batc
     assert gradients == [(1, 2), (2, 3), (3, 2), (4, 3)]
     assert [each.step for each in events.Scalars("gradient_norm/median")] == [1, 2]
     assert events.Tags()["tensors"] == ["warnings/text_summary"]
+    assert len(list(tmp_path.iterdir())) == 1  # one file, whatever is written
 
 
 def test_a_checkpoint_from_before_gradients_were_recorded_is_read(tmp_path: Path) -> None:

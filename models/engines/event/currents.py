@@ -113,8 +113,7 @@ def add_sparse(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: i
     A row and values of float64 are added up in it. Integers are added to the bits of a row where there are no values.
     Places are unsigned: at each of the others Numba would ask whether it counts from the end.
     """
-    weight, receivers = feed.weight, feed.receivers
-    whole_numbers = feed.summed == INTEGERS
+    weight, receivers, whole_numbers = feed.weight, feed.receivers, feed.summed == INTEGERS
     sums, integers = ints_at(address_of(row), EVERYTHING), ints_at(address_of(feed.weight), EVERYTHING)
     for k in range(k0, k1):
         place = np.uint64(index[k])
@@ -246,8 +245,7 @@ def connect(sums: Array, feed: Any, size: int, events: Any, first: int, rows: in
     if not busy(feed, events, first, rows):
         gather_panels(sums, feed, size, events, first, rows, base)
         return
-    units, integers = feed.fan_in, feed.summed == INTEGERS
-    tiled = -(-rows // TILE_ROWS) * TILE_ROWS
+    units, integers, tiled = feed.fan_in, feed.summed == INTEGERS, -(-rows // TILE_ROWS) * TILE_ROWS
     spikes[: tiled * units] = 0.0
     bits = ints_at(address_of(spikes), EVERYTHING)
     for r in range(rows):

@@ -177,7 +177,8 @@ FUNCTIONS = [
     "functional.leaky_relu(v, 0.2)", "torch.where(v > 1, net.each, v * 0.5)", "v.where(v > 1, -1.5)",
     "v.masked_fill(v > 1, 0.1)", "v ** 2 + v.pow(3)", "torch.square(v)", "v.floor()", "v.trunc() + v.fix()",
     "torch.ceil(v)", "torch.frac(v)", "torch.round(v * 2)", "torch.addcdiv(v, net.each, net.raw)",
-    "v.detach() + v.data", "torch.exp(-v.abs())", "torch.sqrt(v.abs())", "torch.sigmoid(v)",
+    "v.detach() + v.data", "torch.where(v > 1, 1.0, 0.0).bool().float()", "torch.exp(-v.abs())",
+    "torch.sqrt(v.abs())", "torch.sigmoid(v)",
 ]  # fmt: skip
 
 

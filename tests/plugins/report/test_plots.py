@@ -125,6 +125,8 @@ def test_every_coding_and_layer_has_a_panel_with_its_size(coding: str, figure: C
         "fires: 20×4×4 neurons",
         "out: 3 neurons, read by last membrane",
     ]
+    of_input, of_many = (axes.get_position().height for axes in raster.axes[:2])
+    assert of_many == pytest.approx(2 * of_input, rel=0.01)
     # The readout does not fire: it has the membrane of each class.
     assert set(lines(raster.axes[2])) == {"a (predicted)", "other classes"}
 

@@ -90,7 +90,8 @@ def test_the_largest_batch_is_one_that_is_answered(repository: Path) -> None:
 
 def test_a_model_that_is_unloaded_answers_no_more_until_it_is_loaded(client: TestClient) -> None:
     assert client.post(INDEX).json() == [{"name": "toy", "version": "1", "state": "READY", "reason": ""}]
-    assert client.post(UNLOAD, json={"parameters": {"unload_dependents": False}}).status_code == 200
+    unloaded = client.post(UNLOAD, json={"parameters": {"unload_dependents": False}})
+    assert (unloaded.status_code, unloaded.json()) == (200, {"name": "toy", "load": False})
     gone = "model 'toy' is not served here; this server has: none"
     for answer in (
         client.post(INFER, json=request([[1.0, 0.0]])),
@@ -104,7 +105,7 @@ def test_a_model_that_is_unloaded_answers_no_more_until_it_is_loaded(client: Tes
     entry = {"name": "toy", "state": "UNAVAILABLE", "reason": "unloaded"}
     assert client.post(INDEX, json={}).json() == [entry]
     assert client.post(INDEX, json={"ready": True}).json() == []
-    assert client.post(LOAD).status_code == 200
+    assert client.post(LOAD).json() == {"name": "toy", "load": True}
     assert client.get("/v2/health/ready").status_code == 200
     assert counts(client) == [[3, 0]]
 
