@@ -75,6 +75,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish() -> None:
     """Write what was found. The lines of an import are no test's."""
+    sys.settrace(None)
     passed = sorted(seconds.keys() - failed, key=seconds.__getitem__)
     found = {place: {test: seconds[test] for test in passed if test in names} for place, names in tests.items()}
     PLAN.with_suffix(".found").write_text(json.dumps(found))
