@@ -161,6 +161,7 @@ class Client:
     def __init__(self, budget: MemoryBudget, ping_seconds: float | None = None) -> None:
         self.taking = asyncio.Semaphore(0)
         self.taken: list[Any] = []
+        self.first = b""  # what came with the headers, behind them
         self.selector = TimedSelector()  # of no event loop, so that no iteration is long
         self.connections: list[WebSocketConnection] = []
         self.made = websocket_class(60, budget, self.selector)
@@ -171,6 +172,7 @@ class Client:
     async def answer(self, _: object, receive: Any, send: Any) -> None:
         """Accept, and take a message for each permit."""
         await receive()
+        self.connections[-1].data_received(self.first)  # the server takes it apart from the headers
         await send({"type": "websocket.accept"})
         message = None
         while message is None or message["type"] == "websocket.receive":
@@ -188,7 +190,8 @@ class Client:
         """Open a WebSocket, and send these bytes with the headers."""
         async with await asyncio.get_running_loop().create_server(self.connect, "127.0.0.1", 0) as server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-            writer.write(HANDSHAKE.encode() + first)
+            self.first = first
+            writer.write(HANDSHAKE.encode())
             await reader.readuntil(b"\r\n\r\n")
             yield reader, writer
             writer.close()
