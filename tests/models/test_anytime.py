@@ -100,13 +100,15 @@ def test_a_run_that_asks_the_rule_by_itself_is_a_run_in_slices(case: Case, data:
     # So that two samples are shared.
     engine.cores = Cores(data.draw(st.integers(1, 2)), least_work=0.6 * engine.plan.work_per_step * steps)
     engine.plan.look_time *= data.draw(st.sampled_from([0.0, 1e9]))  # one by one, or all together
+    as_events = not case.inputs.constant and data.draw(st.booleans())
+    inputs = EventInputs.of(case.inputs) if as_events else case.inputs
     for rule in (decided(spec, steps), confident(spec, calibrated)):
-        found, expected = (run_until(each, case.inputs, rule) for each in (engine, ReferenceEngine(case.network)))
+        found, expected = run_until(engine, inputs, rule), run_until(ReferenceEngine(case.network), case.inputs, rule)
         assert found.steps_used is not None
         np.testing.assert_array_equal(found.steps_used, expected.steps_used)
         for sample, used in enumerate(found.steps_used.tolist()):
             alone = slice(sample, sample + 1)
-            taken, _ = engine.run(case.inputs[alone].between(0, used))
+            taken, _ = engine.run(inputs[alone].between(0, used))
             assert_same(replace(found[alone], steps_used=None), taken)
 
 
@@ -149,6 +151,21 @@ def test_counts_end_once_the_lead_is_more_than_what_remains(engine: str, readout
     assert np.asarray(result.steps_used).tolist() == [5, 5, 8, 6, 8]
     assert result.class_index.tolist() == [0, 1, 0, 1, 2]
     assert result.spike_counts.tolist() == [[5, 0, 0], [0, 5, 0], [8, 8, 0], [0, 6, 4], [0, 6, 8]]
+
+
+@every_engine
+@pytest.mark.parametrize("as_events", [False, True])
+def test_each_sample_of_a_batch_ends_by_its_own_spikes(engine: str, as_events: bool) -> None:
+    # Four steps of spikes of a and b, looked at after three. Three to none are decided, and two to one of a, which wins
+    # ties; two to one of b are not, and what comes last is counted.
+    network = votes("ab", 4, "spikes")
+    a, b, none = [1, 0], [0, 1], [0, 0]
+    samples = [[a, a, a, b], [none, none, none, a], [b, b, b, a], [a, b, a, b], [b, a, b, a]]
+    inputs = encode(np.array(samples, np.float32), network.spec)
+    inputs = EventInputs.of(inputs) if as_events else inputs
+    result = run_anytime(create(engine, network), inputs, StopRule.DECIDED)
+    assert np.asarray(result.steps_used).tolist() == [3, 4, 3, 3, 4]
+    assert result.spike_counts.tolist() == [[3, 0], [1, 0], [0, 3], [2, 1], [2, 2]]
 
 
 @every_engine

@@ -152,7 +152,8 @@ class Call:
         group = 1 if isinstance(self.last, np.ndarray) else end - first
         if ending is not None:
             looks, ends, worth = ending
-            if looks.size > 1 and looks.size * plan.look_time < plan.work_per_step * self.steps:
+            # Events of some steps of samples do not lie behind each other, as those of samples that run together have to.
+            if looks.size > 1 and (offset.size or looks.size * plan.look_time < plan.work_per_step * self.steps):
                 group = 1
             floats = np.empty((group, floats.shape[1]), np.float32)
         arenas: list[NDArray[Any]] = []  # where the arena lies, if that of the thread is too small
