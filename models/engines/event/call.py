@@ -152,7 +152,7 @@ class Call:
         group = 1 if isinstance(self.last, np.ndarray) else end - first
         if ending is not None:
             looks, ends, worth = ending
-            # Events of some steps of samples do not lie behind each other, as those of samples that run together have to.
+            # Samples that run together need their events one behind the other: those of a part of the steps are not.
             if looks.size > 1 and (offset.size or looks.size * plan.look_time < plan.work_per_step * self.steps):
                 group = 1
             floats = np.empty((group, floats.shape[1]), np.float32)
