@@ -111,8 +111,7 @@ class Message(Reservation):
     def __init__(self, content: bytes, budget: MemoryBudget) -> None:
         """Reserve a long one's bytes; raises Overloaded."""
         super().__init__(budget)
-        self.content = content
-        self.length = len(content)
+        self.content, self.length = content, len(content)
         if self.length > UNRESERVED_BYTES:
             self.reserve(self.length)
 
@@ -134,10 +133,8 @@ class Call:
 
     def __init__(self, route: str, context: Context, calls: Calls, budget: MemoryBudget) -> None:
         self.began = perf_counter()
-        self.route = route
-        self.context = context
+        self.route, self.context, self.budget = route, context, budget
         self.services, self.tasks, self.port = calls.services, calls.tasks, calls.port
-        self.budget = budget
         self.headers: dict[bytes, bytes] = {
             name.encode(): value if isinstance(value, bytes) else value.encode()
             for name, value in context.invocation_metadata()
@@ -210,6 +207,12 @@ class Call:
         """The client's key and address."""
         return Sender(bearer_key(self.headers.get(AUTHORIZATION, b"")) or b"", *address_of(self.peer))
 
+    @property
+    def is_late(self) -> bool:
+        """Whether its deadline is over. What a client sends of it is rounded up, by as much as a hundredth of it."""
+        left = self.context.time_remaining()
+        return left is not None and left <= (perf_counter() - self.began) / 100
+
     def set_deadline(self) -> None:
         """Have the RPC's deadline bound its time as the header of HTTP does; it may send that as well."""
         left = self.context.time_remaining()
@@ -254,8 +257,7 @@ class Calls:
                 call.span = tracing.begin(call.trace, name, call.began) if call.trace.sampled else None
             return await self._handle(call, answer, key=key, control=control)
 
-        make = grpc.stream_stream_rpc_method_handler if stream else grpc.stream_unary_rpc_method_handler
-        return make(handle)
+        return (grpc.stream_stream_rpc_method_handler if stream else grpc.stream_unary_rpc_method_handler)(handle)
 
     async def _handle(self, call: Call, answer: Answer, *, key: bool, control: bool) -> bytes:
         task = asyncio.current_task()
@@ -313,7 +315,7 @@ class Calls:
 
     def _abandoned(self, call: Call) -> None:
         """Note that the client has left, or that its deadline is over."""
-        call.status = HTTPStatus.GATEWAY_TIMEOUT if call.context.time_remaining() == 0 else CLIENT_GONE
+        call.status = HTTPStatus.GATEWAY_TIMEOUT if call.is_late else CLIENT_GONE
 
     def _finish(self, call: Call, task: Task[Any]) -> None:
         self.tasks.discard(task)

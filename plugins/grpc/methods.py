@@ -114,7 +114,7 @@ async def answer_message(call: Call, message: Message, parted: SplitRequest, rec
     except CancelledError:
         if not services.catalog.draining:
             queues = services.metrics.queues
-            (queues.expired if call.context.time_remaining() == 0 else queues.abandoned).of(model.name).inc()
+            (queues.expired if call.is_late else queues.abandoned).of(model.name).inc()
         raise
     return answer.content
 

@@ -81,7 +81,7 @@ async def test_a_client_that_hangs_up_or_a_deadline_stops_the_run(repository: Pa
         call = (
             inside.stream()
             if ended == "stream"
-            else inside.call("ModelInfer", REQUEST, timeout=0.2 if ended == "deadline" else None, metadata=LATER)
+            else inside.call("ModelInfer", REQUEST, timeout=2 if ended == "deadline" else None, metadata=LATER)
         )
         if ended == "stream":
             await call.write(REQUEST)
