@@ -161,8 +161,8 @@ def test_each_sample_of_a_batch_ends_by_its_own_spikes(engine: str, as_events: b
     network = votes("ab", 4, "spikes")
     a, b, none = [1, 0], [0, 1], [0, 0]
     samples = [[a, a, a, b], [none, none, none, a], [b, b, b, a], [a, b, a, b], [b, a, b, a]]
-    inputs = encode(np.array(samples, np.float32), network.spec)
-    inputs = EventInputs.of(inputs) if as_events else inputs
+    dense = encode(np.array(samples, np.float32), network.spec)
+    inputs = EventInputs.of(dense) if as_events else dense
     result = run_anytime(create(engine, network), inputs, StopRule.DECIDED)
     assert np.asarray(result.steps_used).tolist() == [3, 4, 3, 3, 4]
     assert result.spike_counts.tolist() == [[3, 0], [1, 0], [0, 3], [2, 1], [2, 2]]
