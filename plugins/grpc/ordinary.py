@@ -153,8 +153,7 @@ class Infer:
             endpoint = self.endpoints.values.get((body[:start], body[stop:]))
             if endpoint is not None:
                 left = call.context.time_remaining()
-                in_time = left is None or left >= LEAST_SECONDS
-                return endpoint if in_time and RARE.isdisjoint(call.headers) else None
+                return endpoint if (left is None or left >= LEAST_SECONDS) and RARE.isdisjoint(call.headers) else None
         return None
 
     def _forget(self) -> None:

@@ -46,8 +46,7 @@ class GrpcServer:
     def __init__(self, services: Services, tick: Tick | None, port: int) -> None:
         self.services, self.port = services, port
         self.infer = Infer(services, tick)
-        self.calls = Calls(services, port)
-        self.streams = Streams()
+        self.calls, self.streams = Calls(services, port), Streams()
         self.server: Any = None
 
     async def start(self, host: str) -> None:
@@ -91,10 +90,12 @@ class GrpcServer:
             await asyncio.wait(tasks, timeout=CLOSING_SECONDS)
         return bool(tasks)
 
-    async def stop(self) -> None:
-        """Close the port and all connections."""
-        if self.server is not None:
-            await self.server.stop(CLOSING_SECONDS)
+    async def stop(self, seconds: float) -> None:
+        """Close the port, and all connections once their RPCs have ended, or after so many seconds."""
+        closing = asyncio.create_task(self.server.stop(max(seconds, CLOSING_SECONDS)))
+        while not (await asyncio.wait([closing], timeout=CLOSING_SECONDS))[0] and self.in_progress:
+            self.end_streams()  # also those that were opened last
+        await asyncio.gather(closing, self.server.stop(None))  # a client may not have read that it is to close
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:

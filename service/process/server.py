@@ -47,14 +47,14 @@ class Running(Protocol):
     """A protocol that listens, and how it ends: `end_streams` while the server drains, again and again, then `stop`.
 
     It drains until no request is `in_progress`. Where the grace period ends before, `cancel_all` is first, which
-    answers those that are left and returns whether there were any.
+    answers those that are left and returns whether there were any. What came in the last moment has some seconds yet.
     """
 
     @property
     def in_progress(self) -> bool: ...  # noqa: D102
     def end_streams(self) -> None: ...  # noqa: D102
     async def cancel_all(self) -> bool: ...  # noqa: D102
-    async def stop(self) -> None: ...  # noqa: D102
+    async def stop(self, seconds: float) -> None: ...  # noqa: D102
 
 
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
@@ -179,11 +179,12 @@ class Server(uvicorn.Server):
         for each in self.protocols:
             if left == 0 and await each.cancel_all():
                 self.status = UNFINISHED
-            await each.stop()
+            await each.stop(left)
         # Uvicorn waits for connections to close, and at its timeout it logs that it cancels tasks even if there are
         # none: so the connections are aborted before that.
-        asyncio.get_running_loop().call_later(left + LAST_ANSWER_SECONDS, self._abort_connections)
-        self.config.timeout_graceful_shutdown = ceil(left + 2 * LAST_ANSWER_SECONDS)
+        seconds = self._grace_left() + LAST_ANSWER_SECONDS
+        asyncio.get_running_loop().call_later(seconds, self._abort_connections)
+        self.config.timeout_graceful_shutdown = ceil(seconds + LAST_ANSWER_SECONDS)
         self.should_exit = True
 
     def _may_close(self) -> bool:
@@ -195,9 +196,7 @@ class Server(uvicorn.Server):
 
     def _grace_left(self) -> float:
         """Return how many seconds of the grace period are left."""
-        if self.stopped_at is None:
-            return 0.0
-        return max(0.0, self.stopped_at + self.settings.shutdown_seconds - monotonic())
+        return max(0.0, (self.stopped_at or 0.0) + self.settings.shutdown_seconds - monotonic())
 
     def _abort_connections(self) -> None:
         """Close the connections whose clients have not read their answers."""

@@ -62,7 +62,7 @@ async def grpc_started(
         options += list((channel_options or {}).items())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             yield GrpcInside(client, server, channel)
-        await server.stop()
+        await server.stop(0)
 
 
 async def error_of(call: Any) -> grpc.aio.AioRpcError:

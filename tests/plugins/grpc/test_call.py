@@ -105,6 +105,18 @@ async def test_a_client_that_hangs_up_or_a_deadline_stops_the_run(repository: Pa
             assert await metric(inside.client, 'spikeserve_requests_expired_total{model="toy"}') == 1
 
 
+async def test_a_call_that_came_just_before_the_port_closes_is_answered(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        call = inside.call("ModelInfer", REQUEST)
+        await held.begun()
+        stopping = asyncio.create_task(inside.server.stop(60))
+        assert not (await asyncio.wait([stopping], timeout=2 * server.CLOSING_SECONDS))[0]
+        held.go_on.release(2)
+        assert outputs(await call)["spike_counts"] == [[1, 3]]
+        await stopping
+
+
 async def test_a_connection_whose_answer_was_read_stays_open(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
     monkeypatch.setattr(calls, "hang_up", lambda peer, _: ended.append(peer))

@@ -106,7 +106,7 @@ class Server:
 
     async def _stop(self) -> None:
         await self.channel.close()
-        await self.protocols.pop().stop()
+        await self.protocols.pop().stop(0)
         del self.channel  # else gRPC's library keeps its sockets
         self.server.should_exit = True
         await self.serving

@@ -50,7 +50,7 @@ class Lines:
     async def cancel_all(self):
         return False
 
-    async def stop(self):
+    async def stop(self, seconds):
         self.server.close()
 
 
