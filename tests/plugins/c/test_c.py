@@ -52,6 +52,17 @@ def test_other_processors_and_compilers_give_the_same_bits(target: str) -> None:
         assert against_reference(bundle.network, compiled.run, bundle.golden.inputs[:1])[:2] == (0, 0)
 
 
+def test_a_processor_with_half_precision_gives_the_same_bits() -> None:
+    """Outside of -std=c99 gcc says 16 for it, not 0: only half precision is computed as such, floats stay floats."""
+    made = TARGETS["arm64, gcc"]
+    if not made.is_here:
+        pytest.skip("aarch64-linux-gnu-gcc or qemu-aarch64 is not installed: ./scripts/install-tools")
+    bundle = Bundle.read(PRETRAINED / "braille" / "1")
+    flags = (*made.flags, "-std=gnu11", "-march=armv8.2-a+fp16")
+    compiled = CompiledC(bundle.network, [made.compiler], flags, made.emulator)
+    assert against_reference(bundle.network, compiled.run, bundle.golden.inputs[:1])[:2] == (0, 0)
+
+
 def test_the_example_reads_its_picture_on_a_board(tmp_path: Path) -> None:
     if not TARGETS["Cortex-M7, gcc"].is_here:
         pytest.skip("arm-none-eabi-gcc or qemu-system-arm is not installed: ./scripts/install-tools")
