@@ -317,12 +317,12 @@ def test_no_request_of_numbers_is_dear_nor_a_call_from_its_third_message_on(mach
 def test_a_connection_closes_once_it_was_idle_for_all_its_time(machine: OneWay) -> None:
     async def ask(server: Server) -> None:
         reader, writer = await server.connect()
-        server.server.config.timeout_keep_alive = 1
+        server.server.config.timeout_keep_alive = 2
         for _ in range(3):
             writer.write(Ask().request())
             await receive(reader)
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(reader.read(1), 0.4)  # together longer than it may be idle
+                await asyncio.wait_for(reader.read(1), 0.7)  # together longer than it may be idle
         assert await reader.read() == b""
         writer.close()
 
