@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +29,7 @@ def s3(cache: Path) -> Iterator[str]:
     """
     with warnings.catch_warnings():  # of the packages that the server is made of
         warnings.simplefilter("ignore")
+        from moto.s3.responses import S3Response
         from moto.server import ThreadedMotoServer
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -36,6 +37,8 @@ def s3(cache: Path) -> Iterator[str]:
     host, port = server.get_host_and_port()
     try:
         with pytest.MonkeyPatch.context() as patch:
+            # It looks whether there is a file and makes it in two steps, between which others come. S3 does it in one.
+            patch.setattr(S3Response, "put_object", _one_at_a_time(S3Response.put_object))
             patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
             patch.setenv("AWS_ACCESS_KEY_ID", "test")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -129,6 +132,16 @@ def files_at(url: str) -> Any:
     files = fsspec.filesystem(url.partition("://")[0])
     files.invalidate_cache()
     return files
+
+
+def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
+    lock = Lock()
+
+    def locked(*arguments: object) -> Any:
+        with lock:
+            return function(*arguments)
+
+    return locked
 
 
 def _with_bucket(kind: str, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
