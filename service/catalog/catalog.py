@@ -8,7 +8,7 @@ model, which lives until its last request has ended, even if the catalog no long
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
 from typing import Annotated, NotRequired, TypeAlias
@@ -67,7 +67,8 @@ class Version:
     model: LoadedModel | None = None
     error: str | None = None
     fingerprint: Fingerprint | None = None  # of the files when they were last loaded
-    began: float | None = None  # when its load began, by `monotonic`; None while it is not being loaded
+    # Since when it has been loaded, or waited for that, by `monotonic`; None once that is over.
+    began: float | None = field(default_factory=monotonic)
     engine: str | None = None  # of its loaded model
     compiling: bool = False  # whether that answers only until kernels are compiled
     draining: InProgress | None = None  # of one that was replaced, whose loaded model is freed with its last request
@@ -97,8 +98,7 @@ class Version:
         of = f"model '{self.name}' version {self.version}"
         if self.error is not None:
             return f"{of} could not be loaded: {self.error}"
-        seconds = self.loading_seconds
-        return f"{of} is still loading" + ("" if seconds is None else f", for {seconds:.0f} s")
+        return f"{of} is still loading, for {self.loading_seconds or 0:.0f} s"
 
     def status(self) -> VersionStatus:
         """Return it as GET /models shows it."""
@@ -196,7 +196,7 @@ class Catalog:
                 continue
             log.info("model_retired", model=name, version=version)
             if entry.model is not None and entry.model.requests.count:
-                draining = Version(name, version, engine=entry.engine, draining=entry.model.requests)
+                draining = Version(name, version, began=None, engine=entry.engine, draining=entry.model.requests)
                 self.retired.append(draining)
 
     def remove(self, name: str) -> None:

@@ -145,6 +145,13 @@ def test_while_a_model_loads_it_is_live_and_not_ready(repository: Path, monkeypa
         assert client.post("/predict", json=BODY).status_code == 200
 
 
+def test_a_version_is_said_to_load_for_so_long_before_its_load_has_begun(repository: Path) -> None:
+    client = TestClient(create_app(Settings(repository=repository)))  # which has not started, so that nothing loads
+    refused, (listed,) = client.get("/health/ready").json(), client.get("/models").json()["models"]
+    assert re.fullmatch(r"model 'toy' version 1 is still loading, for \d+ s", refused["error"])
+    assert listed["versions"][0]["loading_seconds"] >= 0
+
+
 def test_a_model_that_runs_longer_than_the_limit_is_not_served(repository: Path) -> None:
     with pytest.raises(InvalidBundle, match=r"^time_steps: the model runs for 3, but max_time_steps is 2$"):
         verify("toy", 1, Settings(repository=repository, max_time_steps=2))
