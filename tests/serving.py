@@ -66,11 +66,19 @@ class Process:
 
     def wait_for(self, *events: str) -> dict[str, Any]:
         """Read the log up to the next entry whose event begins as one of `events`; its end instead is a failure."""
-        while (line := self._incoming.get(timeout=60)) is not None:
+        while (line := self._incoming.get(timeout=200)) is not None:
             self.entries.append(json.loads(line))
             if self.entries[-1]["event"].startswith(events):
                 return self.entries[-1]
         pytest.fail(f"the service ended before {events}: {self.process.stderr and self.process.stderr.read()}")
+
+    def wait_for_each(self, *events: str) -> dict[str, dict[str, Any]]:
+        """Read the log up to an entry of each event, in whatever order they come, and return those."""
+        entries: dict[str, dict[str, Any]] = {}
+        while left := [event for event in events if event not in entries]:
+            entry = self.wait_for(*left)
+            entries[entry["event"]] = entry
+        return entries
 
     def gives_back(self) -> None:
         """Fail if it goes on to hold what requests took, where it still runs and lets anybody read its metrics."""

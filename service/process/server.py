@@ -161,7 +161,7 @@ class Server(uvicorn.Server):
     def _end_late(self) -> None:
         """End the process a second after the grace period, whatever still runs."""
         self.draining.wait()
-        time.sleep(self.settings.shutdown_seconds + 1)
+        time.sleep(self.settings.shutdown_seconds + 4 * LAST_ANSWER_SECONDS)
         os._exit(UNFINISHED)
 
     async def _watch(self) -> None:

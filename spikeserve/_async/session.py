@@ -130,7 +130,6 @@ class AsyncSession:
             self._require_open()
             self._ending = True
             self._outbox.add(Message(END))
-            await self._send_pending()
         self._failures = 0
         while self._is_outstanding():
             await self._receive()
@@ -211,8 +210,8 @@ class AsyncSession:
 
     async def _send_pending(self) -> None:
         """Send what this connection was not sent yet, over another one if need be."""
-        self._behind = None
         while not self._connected or self._outbox.pending:
+            self._behind = None
             try:
                 if not self._connected:
                     await self._connect()
@@ -255,6 +254,7 @@ class AsyncSession:
 
     async def _receive(self) -> None:
         """Wait for a line, over another connection if need be."""
+        await self._send_pending()  # the end, or what a call left that was cancelled
         try:
             if self._length is None and self._behind is None and not self._ending:
                 await self._ask()

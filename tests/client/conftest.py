@@ -30,7 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     models = {"pairs": pairs(), "mine": toy(Coding.CURRENT), "direct": toy(Coding.DIRECT), "camera": camera}
     for name, network in {**models, "sound": halves((BANDS,))}.items():
         publish(root, network, name)
-    with running(root, "--default-model", "pairs", "--session-idle-seconds", "1", ready=5) as process:
+    with running(root, "--default-model", "pairs", ready=5) as process:
         yield process
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def test_garbage_and_floods_of_frames_end_their_connection_alone(service: Proces
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         try:
             connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # it may have been closed by now
+                connection.shutdown(socket.SHUT_WR)
             while connection.recv(2**16):
                 pass
         except (BrokenPipeError, ConnectionResetError):
@@ -75,7 +77,7 @@ async def thousand(service: Process) -> set[StatusCode]:
     names = ["ModelInfer", "ModelStreamInfer"]
     calls = [channels[n % 8].stream_stream(f"/{SERVICE}/{names[n // 8 % 2]}")() for n in range(1000)]
     refused: list[Any] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(25):  # from 30 on, those that are open end as well
         while len(refused) < 900:  # 16 streams may stay open, and calls for half of the memory budget, which is 16
             refused = [call for call in calls if call.done()]
             await asyncio.sleep(0.01)

@@ -73,12 +73,12 @@ async def one_endless_load(root: Path) -> AsyncIterator[Client]:
 async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(repository: Path) -> None:
     for name in ("circles", "loops", "rounds"):
         publish_slow(repository, name)
-    async with started(repository, engine="reference", default_model="toy", load_seconds=2) as client:
+    async with started(repository, engine="reference", default_model="toy", load_seconds=4) as client:
         assert (await client.post(LEFT)).status == 200
         for name in ("circles", "loops", "rounds"):
             failed = await status(client, name)
             assert failed["state"] == "failed"
-            assert failed["error"] == "loading it took longer than 2 s (load_seconds) and was stopped"
+            assert failed["error"] == "loading it took longer than 4 s (load_seconds) and was stopped"
         assert loading() == []
 
 
@@ -177,6 +177,7 @@ async def test_a_service_that_is_killed_leaves_no_process_behind(repository: Pat
         repository, "--load-seconds", "3600", "--workers", "2", "--engine", "reference", "--default-model", "toy"
     ) as service:
         main = service.process.pid
+        await until(lambda: len(children(main)) == 2)
         serving = children(main)
         await until(lambda: all(children(each) for each in serving))
         servers = [child for each in serving for child in children(each)]

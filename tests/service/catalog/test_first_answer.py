@@ -148,8 +148,8 @@ def test_once_the_event_engine_has_taken_over_the_other_is_gone_and_requests_are
         while predicted(client) != "event":
             pass
         assert readers_of(inside.model()).events  # of small requests, which onnx has none for
-        gc.collect()
-        assert engine() is None
+        while engine() is not None:  # a thread that has just ended its work may refer to it still
+            gc.collect()
 
 
 def test_a_version_that_cannot_be_loaded_again_goes_on_by_the_other_engine_and_waits_for_nothing(

@@ -6,6 +6,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,15 +32,23 @@ MODELS = ("toy", "camera", "regression")
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """The toy, a network of events and one that answers values, by a process that waits two seconds for what stops."""
+    """The toy, a network of events and one that answers values, by one process."""
     root = published(tmp_path_factory, toy=toy())
     camera = network_of(
         [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}], {}, **task([2, 2, 1], 3, "abcd", "spikes")
     )
     publish(root, camera, "camera")
     publish(root, regression(units=["rad", "m/s"]), "regression")
-    with running(root, "--default-model", "toy", "--client-seconds", "2", ready=len(MODELS)) as process:
+    with running(root, "--default-model", "toy", ready=len(MODELS)) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """The toy, by a process that waits two seconds for what stops."""
+    with running(published(tmp_path_factory, toy=toy()), "--client-seconds", "2") as process:
+        yield process
+        assert process.stop() == 0
 
 
 def answers_as_ever(service: Process) -> None:
@@ -70,7 +79,9 @@ def test_models_come_and_go_as_the_document_says(service: Process) -> None:
 
 
 @pytest.mark.parametrize("case", hostile(SOUND), ids=lambda case: case.name[:80].encode("ascii", "replace").decode())
-def test_a_hostile_request_is_refused_and_the_next_one_answered(service: Process, case: Hostile) -> None:
+def test_a_hostile_request_is_refused_and_the_next_one_answered(request: pytest.FixtureRequest, case: Hostile) -> None:
+    service: Process = request.getfixturevalue("hasty" if HTTPStatus.REQUEST_TIMEOUT in case.statuses else "service")
+
     async def ask() -> tuple[int, bytes]:
         where = urlsplit(service.url)
         async with Connection(where.hostname or "", where.port or 0) as connection:

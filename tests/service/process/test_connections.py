@@ -26,9 +26,9 @@ REQUEST = b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A service whose clients have half a second for their headers, and which no test here makes end."""
+    """A service whose clients have two seconds for their headers, and which no test here makes end."""
     root = published(tmp_path_factory, toy=toy())
-    with running(root, "--engine", "reference", "--client-seconds", "0.5") as process:
+    with running(root, "--engine", "reference", "--client-seconds", "2") as process:
         yield process
         assert process.stop() == 0
 
@@ -55,7 +55,7 @@ def test_headers_that_do_not_arrive_are_answered_408(connection: socket.socket, 
     connection.sendall(first)
     while first and not select.select([connection], [], [], 0.05)[0]:
         connection.sendall(b"x")
-    assert refusal(connection) == (408, "the headers were incomplete after 0.5 seconds, expected them by then")
+    assert refusal(connection) == (408, "the headers were incomplete after 2 seconds, expected them by then")
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ async def test_clients_that_go_on_asking_have_a_last_answer_that_closes(reposito
             await reader.readexactly(int(re.findall(rb"content-length: (\d+)", answer)[0]))
         writer.close()
 
-    with running(repository) as service:
+    with running(repository, "--drain-seconds", "1") as service:  # in which they ask, on a busy machine as well
         async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
             for request in requests * 16:
                 clients.create_task(ask(request))
@@ -135,7 +135,7 @@ def _hangups_count() -> Iterator[None]:
 def test_one_that_was_told_to_outlives_its_terminal_and_an_idle_connection_is_no_error(repository: Path) -> None:
     with (
         hangups(signal.SIG_IGN),  # as nohup has it
-        running(repository, "--shutdown-seconds", "0") as service,
+        running(repository, "--shutdown-seconds", "5") as service,
         httpx.Client(base_url=service.url) as client,
     ):
         service.process.send_signal(signal.SIGHUP)
@@ -145,7 +145,7 @@ def test_one_that_was_told_to_outlives_its_terminal_and_an_idle_connection_is_no
 
 
 def test_a_terminal_that_closes_ends_it_once_load_balancers_had_their_time(repository: Path) -> None:
-    with running(repository, "--drain-seconds", "1") as service:
+    with running(repository, "--drain-seconds", "3") as service:
         service.process.send_signal(signal.SIGHUP)
         assert wait_until_draining(service).status_code == 503
         assert service.ended() == 0
@@ -207,6 +207,8 @@ def errors(service: Process) -> list[dict[str, Any]]:
 ENDLESS = """
 import sys, threading
 import structlog
+from spikeserve.service.process import server
+server.LAST_ANSWER_SECONDS = 1  # since a busy machine may take longer to write them
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.process.command_line import main
@@ -299,17 +301,16 @@ async def test_it_is_not_ready_while_its_threads_are_held_and_not_live_after_as_
 
 
 def test_a_worker_whose_threads_are_held_for_good_is_replaced(repository: Path) -> None:
-    flags = ("--threads", "1", "--request-timeout-ms", "50", "--shutdown-seconds", "0")
+    flags = ("--threads", "1", "--request-timeout-ms", "300", "--shutdown-seconds", "0")
     with running(repository, "--workers", "2", *flags, ready=2, program=("-c", ENDLESS)) as service:
         begun = False
         while not begun:  # as above
             assert httpx.post(f"{service.url}/predict", json=LEFT).status_code == 504
             begun = service.wait_for("run_begun", "request")["event"] == "run_begun"
         stuck = service.wait_for("worker_stuck")
-        assert stuck["error"].startswith("the worker threads have given no sign of life for more than 0.1 s")
+        assert stuck["error"].startswith("the worker threads have given no sign of life for more than 0.6 s")
         service.wait_for("worker_died")
-        assert service.wait_for("worker_started")["number"] == stuck["number"]
-        service.wait_for("model_ready")
+        assert service.wait_for_each("worker_started", "model_ready")["worker_started"]["number"] == stuck["number"]
         while httpx.get(f"{service.url}/health/ready").status_code == 503:
             pass
 
@@ -317,7 +318,9 @@ def test_a_worker_whose_threads_are_held_for_good_is_replaced(repository: Path) 
 @contextmanager
 def two_workers(repository: Path, *flags: str) -> Iterator[tuple[Process, list[int]]]:
     with running(repository, "--workers", "2", *flags, ready=2) as service:
-        yield service, [entry["worker"] for entry in service.entries if entry["event"] == "worker_started"]
+        while len(workers := [each["worker"] for each in service.entries if each["event"] == "worker_started"]) < 2:
+            service.wait_for("worker_started")
+        yield service, workers
 
 
 def ask(service: Process) -> None:
@@ -349,8 +352,8 @@ def test_a_worker_that_hangs_is_ended_with_the_others(repository: Path) -> None:
         finally:
             with suppress(ProcessLookupError):  # it has ended, as it should
                 os.kill(workers[1], signal.SIGCONT)
-    (killed,) = [entry for entry in service.entries if entry["event"] == "worker_killed"]
-    assert killed["worker"] == workers[1]
+    killed = [entry["worker"] for entry in service.entries if entry["event"] == "worker_killed"]
+    assert workers[1] in killed  # and whichever else a busy machine holds up for so long
 
 
 def test_a_child_that_is_no_worker_may_end(repository: Path) -> None:

@@ -31,7 +31,8 @@ import os, sys, threading
 from pathlib import Path
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.process import control, supervisor
-control.ALIVE_SECONDS, supervisor.ALIVE_SECONDS, supervisor.CHANGING_SECONDS = 2.0, 2.0, 3.0
+control.ALIVE_SECONDS = supervisor.ALIVE_SECONDS = supervisor.COLLECTING_SECONDS = 3.0
+supervisor.CHANGING_SECONDS = 5.0
 from spikeserve.service.process.command_line import main
 folder, load = Path(sys.argv.pop(1)), LoadedModel.load
 
@@ -51,7 +52,14 @@ sys.exit(main(sys.argv[1:]))
 PATIENT = """
 import sys
 from spikeserve.service.process import listener
-listener.PATIENCE_SECONDS = 60.0
+from spikeserve.service.process.server import Server
+listener.PATIENCE_SECONDS, begin = 60.0, Server.__init__
+
+def begins(self, app, settings, **options):
+    begin(self, app, settings, **options)
+    self.config.timeout_keep_alive = 3600
+
+Server.__init__ = begins
 from spikeserve.service.process.command_line import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -130,8 +138,7 @@ class Server:
     def kill(self, number: int) -> None:
         """Kill a worker, and go on once another one is in its place and has loaded its model."""
         os.kill(self.workers[number], signal.SIGKILL)
-        assert self.service.wait_for("worker_started")["number"] == number
-        self.service.wait_for("model_ready")
+        assert self.service.wait_for_each("worker_started", "model_ready")["worker_started"]["number"] == number
         self.note_workers()
 
     def begin_to_replace(self, number: int) -> None:
@@ -264,14 +271,14 @@ def test_a_worker_in_the_place_of_another_serves_what_the_others_do_and_no_reque
     assert server.post(1, "/v2/repository/models/other/unload").status_code == 200
     publish_next(root)  # which nobody has loaded
     for number in (0, 1):
-        os.kill(server.workers[number], signal.SIGKILL)
+        killed = server.workers[number]
+        os.kill(killed, signal.SIGKILL)
         ask()
         assert server.service.wait_for("worker_died")["number"] == number
         ask()
-        assert server.service.wait_for("worker_started")["number"] == number
-        ask()
-        server.service.wait_for("model_ready")
+        server.service.wait_for_each("worker_started", "model_ready")
         server.note_workers()
+        assert server.workers[number] != killed
         assert server.versions() == [version] * 3
         assert [each.status_code for each in server.answers("/models/other/predict", HALF)] == [404] * 3
     shutil.rmtree(root / "other")
@@ -344,8 +351,8 @@ def test_a_worker_that_joins_after_changes_that_met_serves_what_the_others_do(re
         unloading = threads.submit(second.post, UNLOAD)
         for _ in range(20):  # each asks the supervisor, which has the unload by then
             assert third.get("/health/ready").status_code == 200
+        assert unloading.result().status_code == 200  # which ends the load, so that nothing is waited for
         (tmp_path / "go_on").touch()
-        assert unloading.result().status_code == 200
         assert (loading.result().status_code, "was unloaded while it was loading" in loading.result().text) == (
             400,
             True,
@@ -468,8 +475,9 @@ def test_a_server_is_ready_once_every_worker_is_and_stays_so_while_one_is_replac
 ) -> None:
     held = ("-c", HELD, str(tmp_path))
     with running(repository, "--workers", "2", ready=0, program=held) as service:
-        service.wait_for("model_ready")  # in one of the two; the other one is held up
-        server = Server(service)
+        service.wait_for_each("worker_started", "model_ready")  # in one of the two; the other one is held up
+        while len((server := Server(service)).workers) < 2:
+            service.wait_for("worker_started")
         for answer in server.readiness():
             assert answer.status_code == 503
             assert "model 'toy' version 1 is still loading, for " in answer.json()["error"]

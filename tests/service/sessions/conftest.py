@@ -52,7 +52,7 @@ def check_one_message(url: str) -> None:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server of the model 'pairs', whose windows last 2 ms."""
     root = published(tmp_path_factory, pairs=pairs())
-    with running(root, "--session-idle-seconds", "2") as process:
+    with running(root) as process:
         yield process
 
 

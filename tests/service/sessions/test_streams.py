@@ -165,8 +165,8 @@ def test_other_types_and_encodings_are_415(service: Process) -> None:
     assert httpx.post(url, content=b"", headers={"content-encoding": "gzip"}).status_code == 415
 
 
-def test_a_silent_session_is_given_its_state(service: Process) -> None:
-    with socket(service) as connection:
+def test_a_silent_session_is_given_its_state(root: Path) -> None:
+    with running(root, "--session-idle-seconds", "2") as service, socket(service) as connection:
         connection.send(make_records([0, 2000], [0, 0]).tobytes())
         _, state = lines(connection)
         assert state["reason"] == "nothing was sent for 2 seconds"

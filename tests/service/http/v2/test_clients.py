@@ -49,7 +49,7 @@ def test_tritons_client_compresses_and_asks_for_bytes_or_json(client: Any, compr
             outputs=None if binary_out is None else asked,
             request_id="a",
             priority=1,
-            timeout=10**6,
+            timeout=10**8,  # microseconds
             request_compression_algorithm=compression,
             response_compression_algorithm=compression,
         )
