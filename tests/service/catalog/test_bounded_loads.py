@@ -73,12 +73,12 @@ async def one_endless_load(root: Path) -> AsyncIterator[Client]:
 async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(repository: Path) -> None:
     for name in ("circles", "loops", "rounds"):
         publish_slow(repository, name)
-    async with started(repository, engine="reference", default_model="toy", load_seconds=4) as client:
+    async with started(repository, engine="reference", default_model="toy", load_seconds=3) as client:
         assert (await client.post(LEFT)).status == 200
         for name in ("circles", "loops", "rounds"):
             failed = await status(client, name)
             assert failed["state"] == "failed"
-            assert failed["error"] == "loading it took longer than 4 s (load_seconds) and was stopped"
+            assert failed["error"] == "loading it took longer than 3 s (load_seconds) and was stopped"
         assert loading() == []
 
 
