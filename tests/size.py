@@ -1,20 +1,18 @@
-"""Print how large the project is, by package and room, beside its budget in pyproject.toml: `./scripts/size`.
+"""Print the size of the project, by package and room, beside the five budgets in pyproject.toml: `./scripts/size`.
 
-A line of code is one that holds a token which is neither a comment nor part of a docstring. Beside Python there are
-rows for the page and for the messages of gRPC; files that are made of others have a row of their own and no budget.
+A line of code holds a token which is neither a comment nor part of a docstring. Beside Python there are
+rows for the page and for the messages of gRPC; generated files have a row of their own and no budget.
 Counted too are the flags of all commands with the settings of the service, and the words of the pages and of the texts
-at the root. `./scripts/size --lower` writes lower counts into the budget, which never rises by it.
+at the root. A budget is a count rounded up: to the next 100, flags to the next 5. Rooms have none.
 """
 
 import ast
 import io
-import re
 import subprocess
 import sys
 import tokenize
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 from spikeserve.service.settings import with_protocols
@@ -27,50 +25,37 @@ MADE = (
     "plugins/grpc/messages.pyi",
     "plugins/grpc/health.pyi",
 )  # of other files, so nobody writes them
-SLACK = 10  # lines by which a room may lie below its budget, before the budget has to be lowered
 BLANK = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
     *(tokenize.ENCODING, tokenize.ENDMARKER),
 }
 
 
-def main(arguments: list[str]) -> int:
-    """Print the table and where the budget is exceeded or has to fall; return 1 where it is or has."""
-    project = ROOT / "pyproject.toml"
-    budget = tomllib.loads(project.read_text())["tool"]["spikeserve"]["budget"]
-    allowed = {**budget.pop("rooms"), **{name.replace("-", " "): number for name, number in budget.items()}}
+def main() -> int:
+    """Print the table and the faults of the budgets; return 1 if there is a fault."""
+    budgets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["spikeserve"]["budget"]
     counts = rooms()
     for room, count in list(counts.items()):
         if (package := room.split("/")[0]) in PRODUCT:
-            counts["lines of plugins" if package == "plugins" else "lines of core"] += count
-            counts["lines of product"] += count
+            counts["product"] += count
+            counts["core"] += count if package != "plugins" else 0
     counts["flags"] = len(flags())
     counts["words"] = sum(len((ROOT / name).read_text().split()) for name in pages())
-    if arguments == ["--lower"]:
-        allowed = {name: min(number, counts[name]) for name, number in allowed.items()}
-        project.write_text(rewritten(project.read_text(), allowed))
     for name, count in counts.items():
-        print(f"{count:>7,} {name}" + (f", of at most {allowed[name]:,}" if name in allowed else ""))
-    above = [name for name, number in allowed.items() if counts[name] > number]
-    without = [name for name in counts if name.split("/")[0] in PRODUCT and name not in allowed]
-    below = [name for name, number in allowed.items() if "/" in name and counts[name] < number - SLACK]
-    for names, fault in (
-        (above, "Above the budget in pyproject.toml"),
-        (without, "Without a budget in pyproject.toml"),
-        (below, f"More than {SLACK} lines below the budget, which ./scripts/size --lower lowers"),
-    ):
-        if names:
-            print(f"{fault}: {', '.join(names)}.")
-    return int(bool(above or without or below))
+        print(f"{count:>7,} {name}" + (f", of at most {budgets[name]:,}" if name in budgets else ""))
+    found = [fault for name, budget in budgets.items() if (fault := fault_of(name, counts[name], budget))]
+    print("".join(f"{fault}\n" for fault in found), end="")
+    return int(bool(found))
 
 
-def rewritten(project: str, allowed: Mapping[str, int]) -> str:
-    """Return the text of pyproject.toml with these numbers in its budget."""
-    head, section, budget = project.partition("[tool.spikeserve.budget]")
-    for name, number in allowed.items():
-        key = f'"{name}"' if "/" in name else name.replace(" ", "-")
-        budget = re.sub(rf"(?m)^({re.escape(key)} = )\d+", rf"\g<1>{number}", budget)
-    return head + section + budget
+def fault_of(name: str, count: int, budget: int) -> str | None:
+    """Return the sentence on a budget that is exceeded, is no round number, or is two steps or more above its count."""
+    step = 5 if name == "flags" else 100
+    if count > budget or budget % step or count <= budget - 2 * step:
+        return (
+            f"pyproject.toml: the budget {name} is {budget}, expected {-(-count // step) * step} for {count} counted."
+        )
+    return None
 
 
 def tracked() -> list[str]:
@@ -102,7 +87,7 @@ def rooms() -> Counter[str]:
         elif name.endswith(".proto"):
             counted["messages of gRPC"] += sum(bool(line.strip()) for line in text.splitlines())
         elif name.endswith(".py") and package:
-            place = f"{package}/{folders[0] if folders else '.'}" if package in PRODUCT else f"lines of {package}"
+            place = f"{package}/{folders[0] if folders else '.'}" if package in PRODUCT else package
             counted[place] += code(text)
     return counted
 
@@ -136,4 +121,4 @@ def flags() -> set[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
