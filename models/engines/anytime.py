@@ -25,7 +25,8 @@ from pydantic import Field
 
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import base
-from spikeserve.models.engines.base import Ending, Engine, Record, RunResult, State, Stop
+from spikeserve.models.engines.base import Counts, Ending, Engine, Record, RunResult, State, Stop
+from spikeserve.models.engines.fan_out import constant_operations
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.nodes import Spiking
@@ -216,9 +217,8 @@ def run_anytime(
 ) -> RunResult:
     """Run every sample from rest until it ends by a rule, and return the results in the order of the samples.
 
-    Each is that of a run of its `steps_used` first steps, to the bit; but where a run is made in slices, what is
-    computed of a constant input is computed, and so counted, once for each. Raises InvalidInput as `check_rule` does,
-    and what the engine raises.
+    Each is that of a run of its `steps_used` first steps, to the bit. Raises InvalidInput as `check_rule` does, and the
+    errors of the engine.
     """
     spec = engine.spec
     check_rule(rule, spec, calibration, inputs.time_steps)
@@ -255,7 +255,8 @@ def run_until(
         if left.size < places.size:
             waiting, places, state = waiting[left], places[left], state[left]
         taken = upto
-    return _joined(slices)
+    constant = constant_operations(engine.network, inputs.dense().steps) if inputs.constant and slices[1:] else None
+    return _joined(slices, constant)
 
 
 def _recorded_up_to(ended: RunResult, engine: Engine, inputs: Inputs, record: Record, stop: Stop | None) -> RunResult:
@@ -276,8 +277,11 @@ class _Slice(NamedTuple):
     result: RunResult
 
 
-def _joined(slices: Sequence[_Slice]) -> RunResult:
-    """Return the result of all samples, all of which are in the first slice."""
+def _joined(slices: Sequence[_Slice], constant: Counts | None) -> RunResult:
+    """Return the result of all samples, all of which are in the first slice.
+
+    `constant` (batch,) are the operations that each slice has counted again, None if there are none.
+    """
     first, *later = slices
     used = np.full(len(first.places), first.end, np.int64)
     if not later:
@@ -288,7 +292,7 @@ def _joined(slices: Sequence[_Slice]) -> RunResult:
     spikes = {name: fired.copy() for name, fired in whole.spikes_per_node.items()}
     for _, end, places, result in later:
         counts[places], readout[places], used[places] = result.spike_counts, result.readout, end
-        operations[places] += result.synaptic_operations
+        operations[places] += result.synaptic_operations - (0 if constant is None else constant[places])
         for name, fired in result.spikes_per_node.items():
             spikes[name][places] += fired
     rasters = {name: _recorded(slices, name, "rasters") for name in whole.rasters}

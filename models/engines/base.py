@@ -16,7 +16,7 @@ from spikeserve.models.engines.readout import Counts
 from spikeserve.models.engines.state import State, Steps
 from spikeserve.models.engines.stop import Stop
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.network import FloatArray, Network
 
 __all__ = ["Counts", "Ending", "Engine", "Record", "RunResult", "State", "Stop", "joined"]
 
@@ -107,7 +107,14 @@ def combined(results: Sequence[RunResult], combine: Callable[[Sequence[NDArray[A
 
 def joined(results: Sequence[RunResult]) -> RunResult:
     """Concatenate the results of several runs, at least one, along the samples."""
-    return results[0] if len(results) == 1 else combined(results, np.concatenate)
+    return results[0] if len(results) == 1 else combined(results, _concatenated)
+
+
+def _concatenated(arrays: Sequence[NDArray[Any]], axis: int) -> NDArray[Any]:
+    """Concatenate along the axis of samples; runs that stopped early get steps of 0, as many as the longest has."""
+    if axis and (longest := max(map(len, arrays))):
+        arrays = [np.pad(each, [(0, longest - len(each)), *[(0, 0)] * (each.ndim - 1)]) for each in arrays]
+    return np.concatenate(arrays, axis)
 
 
 class Engine(Protocol):
@@ -124,8 +131,13 @@ class Engine(Protocol):
         ...
 
     @property
-    def spec(self) -> Spec:
+    def network(self) -> Network:
         """The network that it runs."""
+        ...
+
+    @property
+    def spec(self) -> Spec:
+        """That network's spec."""
         ...
 
     def run(

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from spikeserve.models.engines.plain import Connections, join
 from spikeserve.models.spec import INPUT, Coding, Spec
-from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import Delay, Linear, Neuron, Spiking, Weighted
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.models.spec.sparse import Sparse
@@ -51,6 +52,31 @@ def dense_operations(spec: Spec) -> DenseOperations:
         elif isinstance(node, Spiking) and node.recurrent is not None:
             per_step += math.prod(shape) * recurrent_fan_out(shape)
     return DenseOperations(once, per_step)
+
+
+def operations(node: Weighted, arriving: FloatArray, network: Network) -> NDArray[np.int64]:
+    """Return the weights that the inputs (steps, batch, *shape) of a connection meet, (batch,)."""
+    met = (arriving != 0) * fan_out(node, arriving.shape[2:], network)
+    return met.sum(axis=(0, *range(2, met.ndim)), dtype=np.int64)
+
+
+def constant_operations(network: Network, inputs: FloatArray) -> NDArray[np.int64]:
+    """Return the operations before any neuron of inputs (1, batch, *shape) that all steps share, (batch,).
+
+    Each run counts them once.
+    """
+    spec, constant, outputs = network.spec, constant_nodes(network.spec), {INPUT: inputs}
+    total, begun = np.zeros((2, inputs.shape[1]), np.int64)
+    counted = [node for node in spec.nodes if node.name in constant and isinstance(node, Weighted)]
+    for node in spec.nodes if counted else ():
+        if node.name not in constant:
+            continue
+        arriving = join(node, [outputs[name] for name in spec.sources[node.name]])
+        total += operations(node, arriving, network) if isinstance(node, Weighted) else 0
+        if node is counted[-1]:
+            break
+        outputs[node.name] = Connections(network).steps(node, arriving, begun, 1)
+    return total
 
 
 def recurrent_fan_out(shape: Shape) -> int:

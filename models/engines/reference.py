@@ -17,7 +17,7 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import plain
 from spikeserve.models.engines.base import Counts, Record, RunResult
 from spikeserve.models.engines.blocks import DenseEngine
-from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
+from spikeserve.models.engines.fan_out import operations, recurrent_fan_out
 from spikeserve.models.engines.readout import check_spikes, read_out
 from spikeserve.models.engines.state import State, neuron_arrays, neuron_state
 from spikeserve.models.engines.stop import Stop, check
@@ -83,7 +83,7 @@ class _Run:
     def apply(self, node: nodes.Node, arriving: FloatArray) -> FloatArray:
         """Return the output of `node`."""
         if isinstance(node, nodes.Weighted):
-            self.operations += _per_sample((arriving != 0) * fan_out(node, arriving.shape[2:], self.network))
+            self.operations += operations(node, arriving, self.network)
         if isinstance(node, nodes.Neuron):
             return self.run_neuron(node, arriving)
         if isinstance(node, nodes.Delay):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from spikeserve.models.engines.anytime import (
     run_anytime,
     run_until,
 )
+from spikeserve.models.engines.base import Record, joined
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -66,24 +67,17 @@ def test_a_sample_that_ends_early_gets_the_bits_of_a_run_of_its_steps_and_a_deci
     for sample, steps in enumerate(used.tolist()):
         alone = slice(sample, sample + 1)
         expected, _ = ReferenceEngine(case.network).run(case.inputs[alone].between(0, steps), record=EVERYTHING)
-        assert_same(cut(result[alone], steps, expected, constant=case.inputs.constant), expected)
+        assert_same(cut(result[alone], steps), expected)
 
 
-def cut(result: RunResult, steps: int, expected: RunResult, *, constant: bool) -> RunResult:
-    """Return the steps of one sample that ran, having checked that what was recorded after them is 0.
-
-    What is computed of a constant input is counted in each slice.
-    """
+def cut(result: RunResult, steps: int) -> RunResult:
+    """Return the steps of one sample that ran, having checked that what was recorded after them is 0."""
     for recorded in [*result.rasters.values(), *result.membranes.values()]:
         assert not recorded[steps:].any()
-    operations = result.synaptic_operations
-    if constant:
-        assert (np.asarray(operations) >= expected.synaptic_operations).all()
-        operations = expected.synaptic_operations
     return RunResult(
         result.spike_counts,
         result.readout,
-        operations,
+        result.synaptic_operations,
         result.spikes_per_node,
         {name: raster[:steps] for name, raster in result.rasters.items()},
         {name: membrane[:steps] for name, membrane in result.membranes.items()},
@@ -203,12 +197,32 @@ def test_confident_samples_end_where_their_lead_is_enough_for_each_remaining_ste
     assert np.asarray(looked.steps_used).tolist() == [6, 6]  # after 2 steps the leads are 2 and 1, and 3 are needed
 
 
-def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:
-    # Both inputs of the second sample meet 2 weights each, once: 4 operations, however many slices there are; and in
-    # several parts of the batch, on two threads.
+@every_engine
+@pytest.mark.parametrize("parts", [[3], [1, 2], [1, 1, 1]])
+@pytest.mark.parametrize("record", [Record.NONE, Record.RASTER, Record.MEMBRANE, EVERYTHING])
+@pytest.mark.parametrize("rule", [None, *StopRule])
+def test_each_engine_gives_one_answer_in_any_parts(
+    engine: str, parts: list[int], record: Record, rule: StopRule | None
+) -> None:
+    # Both inputs of the second sample meet 2 weights each, once; parts that end after 5 and 8 steps are one result.
     network = toy(time_steps=8)
-    engine = EventEngine(network, threads=2)
     inputs = encode(np.array([[1.0, 0.0], [1.0, 0.5], [2.0, 1.0]], np.float32), network.spec)
-    result = run_anytime(engine, inputs, StopRule.DECIDED)
-    assert np.asarray(result.steps_used).tolist() == [5, 5, 8]
-    assert np.asarray(result.synaptic_operations).tolist() == [2, 4, 4]
+    whole, _ = ReferenceEngine(network).run(inputs, record=record)
+    runner, calibrated = create(engine, network), calibration(2.0, 1, 1, 8)
+    results = []
+    for end, size in zip(accumulate(parts), parts, strict=True):
+        part = inputs[end - size : end]
+        results.append(
+            run_anytime(runner, part, rule, calibrated, record) if rule else runner.run(part, record=record)[0]
+        )
+    found = joined(results)
+    used = [8, 8, 8] if found.steps_used is None else found.steps_used.tolist()
+    assert (used == [5, 5, 8]) is (rule is StopRule.DECIDED)
+    assert found.synaptic_operations.tolist() == [2, 4, 4]
+    assert found.class_index.tolist() == whole.class_index.tolist()
+    for kind in ("rasters", "membranes"):
+        assert getattr(found, kind).keys() == getattr(whole, kind).keys()
+        for name, recorded in getattr(found, kind).items():
+            expected = getattr(whole, kind)[name][: len(recorded)].copy()
+            expected[np.arange(len(recorded))[:, np.newaxis] >= used] = 0
+            np.testing.assert_array_equal(recorded, expected)

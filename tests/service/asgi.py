@@ -120,7 +120,8 @@ class Held:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.name, self.batches, self.spec = engine.name, engine.batches, engine.spec
+        self.name, self.batches = engine.name, engine.batches
+        self.network, self.spec = engine.network, engine.spec
         self.runs: list[tuple[int, int]] = []
         self.stops: list[Stop | None] = []
         self.entered, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
