@@ -41,7 +41,6 @@ from spikeserve.models.spec.narrow import multiplied_out, stored
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.parameters import FrozenModel, Name
 from spikeserve.models.spec.price import LoadLimits, Price
-from spikeserve.models.spec.readouts import Reduction
 from spikeserve.models.version import VERSION
 
 MANIFEST = "bundle.json"
@@ -68,8 +67,8 @@ MAX_BYTES: Mapping[str, int] = {
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-# How far an engine's readout may be from the reference's, since sums may run in another order; counts must be equal.
-READOUT_TOLERANCE = 1e-4
+# The share of the largest value by which values may differ, since sums may run in another order; counts must be equal.
+TOLERANCE = 1e-4
 
 DEFAULT_LIMITS = LoadLimits()
 
@@ -124,14 +123,13 @@ class GoldenSamples:
     readout: FloatArray
 
 
-def close_readouts(readouts: FloatArray, expected: FloatArray, spec: Spec, time_steps: int) -> NDArray[np.bool_]:
-    """Return where two engines' readouts are the same but for the order of their sums, both (batch, classes).
+def close(values: FloatArray, expected: FloatArray) -> NDArray[np.bool_]:
+    """Return the places at which two arrays of one shape are equal but for the order of their sums.
 
-    A sum over time may stray by as much at each step.
+    They may differ by TOLERANCE times the largest expected magnitude: in any unit the verdict is the same.
     """
-    summed = not spec.readout.of_spikes and spec.readout.reduction is Reduction.SUM
-    absolute = READOUT_TOLERANCE * (time_steps if summed else 1)
-    return np.isclose(readouts, expected, rtol=READOUT_TOLERANCE, atol=absolute)
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+    return np.isclose(values, expected, rtol=0.0, atol=TOLERANCE * float(largest), equal_nan=True)
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,7 @@ class Bundle:
                 f"{File.GOLDEN}: sample {first + index} gives spike counts {result.spike_counts[index].tolist()} on "
                 f"engine '{engine.name}', but the bundle was exported with {spike_counts[index].tolist()}"
             )
-        differs = ~close_readouts(result.readout, readout, self.task, inputs.time_steps)
+        differs = ~close(result.readout, readout)
         for index in np.flatnonzero(differs.any(axis=1)):
             raise InvalidBundle(
                 f"{File.GOLDEN}: sample {first + index} reads out {result.readout[index].tolist()} on engine "

@@ -9,6 +9,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.frameworks import NAMES
 from spikeserve.plugins.frameworks.compare import (
+    ANSWER,
     FirstDifference,
     LayerParity,
     compare,
@@ -78,8 +79,12 @@ class FrameworkImporter:
                 f"against: the network's '{missing[0]}' is no node of the bundle, which has {', '.join(own)}"
             )
         parity, parted = _compared(converted, network, framework)
+        layers = [row for row in parity if row.node != ANSWER]
         differing = sum(row.differing for row in parity)
-        console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ")
+        for row in parity[len(layers) :]:
+            console.print(f"{row.differing} of {row.neuron_steps} values that its forward returns differ")
+        total = sum(row.neuron_steps for row in layers)
+        console.print(f"{sum(row.differing for row in layers)} of {total} neuron-steps differ")
         if differing:
             told = next((origin for origin in parted if not origin.is_rounding), parted[0])
             console.print(f"in {len(parted)} of {COMPARED} samples: {told}")
@@ -113,6 +118,8 @@ def _compared(
     for row in parity:
         if row.spikes == 0:
             console.print(f"'{row.node}' was silent on these samples, which says little", highlight=False)
+    if not any(row.spikes for row in parity) and any(row.spikes == 0 for row in parity):
+        console.print("No neuron fired in any sample, so the comparison shows nothing of their rules")
     return parity, judged(parity, network, inputs)
 
 

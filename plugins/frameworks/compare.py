@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from spikeserve.models.bundle import READOUT_TOLERANCE
+from spikeserve.models.bundle import TOLERANCE, close
 from spikeserve.models.coding import DenseInputs, encode
 from spikeserve.models.engines import Engine, Record
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -20,11 +20,13 @@ from spikeserve.models.spec.expressions import FIRES, Expression, evaluate, made
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.models.spec.nodes import ProgramNeuron, Spiking
 from spikeserve.models.spec.program import write
-from spikeserve.models.spec.readouts import Reduction
+from spikeserve.models.spec.readouts import Readout, Reduction
+from spikeserve.plugins.frameworks.entry import first_line
 from spikeserve.plugins.frameworks.framework import Framework
 from spikeserve.plugins.frameworks.graph import run_graph
 from spikeserve.plugins.frameworks.nouns import INPUT
 from spikeserve.training.data.datasets import random_samples
+from spikeserve.training.errors import NotConvertible
 from spikeserve.training.fit.losses import OVER_TIME
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ def random_encoded(spec: Spec, samples: int, seed: int = 0) -> DenseInputs:
     return encode(random_samples(spec, samples, seed), spec)
 
 
+ANSWER = "(the answer)"  # as a row of the comparison
 FACTORS = (1, 8, 64, 512)  # of random inputs, until neurons spike
 Outputs: TypeAlias = dict[int, tuple[FloatArray, FloatArray | None]]
 
@@ -98,7 +101,7 @@ def run_framework(converted: ConvertedNetwork, framework: Framework, inputs: Den
     Each runs from rest, by the framework's own code, on what the graph gives it. Raises NotConvertible where a module
     does not take what is before it.
     """
-    steps = torch.from_numpy(np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy())
+    steps = _every_step(inputs)
     compared = {*converted.places.values(), converted.graph.readout.node}
     return {
         index: (
@@ -108,6 +111,11 @@ def run_framework(converted: ConvertedNetwork, framework: Framework, inputs: Den
         for index, result in run_graph(converted.graph, framework, steps)
         if index in compared
     }
+
+
+def _every_step(inputs: DenseInputs) -> torch.Tensor:
+    """Return inputs as a tensor (time_steps, batch, *shape), repeated if they are the same at every step."""
+    return torch.from_numpy(np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy())
 
 
 def random_run(converted: ConvertedNetwork, framework: Framework, samples: int) -> tuple[DenseInputs, Outputs, int]:
@@ -137,7 +145,7 @@ def compare(converted: ConvertedNetwork, theirs: Outputs, engine: Engine, inputs
             continue
         output, membrane = theirs[place]
         ours, raster = result.membranes[node], result.rasters.get(node)
-        strayed = ~_close(ours, output) if raster is None else raster != output
+        strayed = ~close(ours, output) if raster is None else raster != output
         rows.append(
             LayerParity(
                 node=node,
@@ -147,14 +155,59 @@ def compare(converted: ConvertedNetwork, theirs: Outputs, engine: Engine, inputs
                 differing=int(np.count_nonzero(strayed)),
                 membrane=None if membrane is None else float(np.abs(ours - membrane).max(initial=0.0)),
                 strayed=_units(strayed),
-                apart=None if membrane is None else _units(~_close(ours, membrane)),
+                apart=None if membrane is None else _units(~close(ours, membrane)),
             )
         )
     of_a_neuron = converted.network.spec.readout not in [*Reduction]  # whose spikes and membranes are compared already
     read = converted.graph.readout.node
     if not of_a_neuron and read in theirs and read not in {INPUT, *converted.places.values()}:
         rows.append(_answer(converted, theirs, result.readout))
+    if (answer := _author(converted, inputs, result.readout)) is not None:
+        rows.append(answer)
     return rows
+
+
+def _author(converted: ConvertedNetwork, inputs: DenseInputs, readout: FloatArray) -> LayerParity | None:
+    """Compare the readout (batch, classes) with the answer that the author's own forward returns.
+
+    None for modules in order, and where the readout is another than the forward's: --readout chose it.
+    """
+    read, served = converted.graph.readout, converted.network.spec.readout
+    over = Reduction.SUM if served is Readout.SPIKE_COUNT else served.reduction
+    is_other = served is Readout.FIRST_SPIKE or read.over not in (None, over) or read.membrane != served.of_membrane
+    if converted.graph.answer is None or is_other or (read.over is None and (read.softmax or read.sigmoid)):
+        return None
+    try:
+        answer = converted.graph.answer(_every_step(inputs))
+    except NotConvertible:
+        raise
+    except (Exception, SystemExit) as error:  # the author's own code may raise anything
+        raise NotConvertible(f"its forward fails on random samples: {first_line(error)}") from error
+    answer = OVER_TIME[over](answer) if read.over is None else answer
+    returned = answer.reshape(len(answer), -1)[: len(readout)].numpy()
+    ours = torch.from_numpy(readout[: len(returned)]) * read.factor
+    possible = [ours.softmax(1), ours.log_softmax(1)] if read.softmax else [ours]
+    possible = [ours.sigmoid()] if read.sigmoid else possible
+    if not answer.is_floating_point():
+        possible.append(ours.argmax(1, keepdim=True))
+    if served is Readout.SPIKE_COUNT and ours.any():  # a layer may give a multiple of its spikes
+        possible.append(ours * (returned.max() / ours.max()))
+    apart = [~close(each.numpy(), returned) for each in possible if each.shape == returned.shape]
+    if not apart:
+        return None
+    differing = min(apart, key=np.count_nonzero)
+    strayed = np.zeros((inputs.time_steps, len(readout), differing.shape[1]), np.bool_)
+    strayed[-1, : len(differing)] = differing
+    return LayerParity(
+        node=ANSWER,
+        module="forward",
+        neuron_steps=differing.size,
+        spikes=None,
+        differing=int(np.count_nonzero(differing)),
+        membrane=None,
+        strayed=strayed,
+        apart=None,
+    )
 
 
 def _answer(converted: ConvertedNetwork, theirs: Outputs, readout: FloatArray) -> LayerParity:
@@ -163,7 +216,7 @@ def _answer(converted: ConvertedNetwork, theirs: Outputs, readout: FloatArray) -
     output, _ = theirs[place]
     own = OVER_TIME[Reduction(spec.readout)](torch.from_numpy(output)).flatten(1).numpy()
     strayed = np.zeros((len(output), *own.shape), np.bool_)
-    strayed[-1] = ~np.isclose(readout, own, READOUT_TOLERANCE, READOUT_TOLERANCE * len(output))
+    strayed[-1] = ~close(readout, own)
     return LayerParity(
         node=spec.nodes[-1].name,
         module=converted.graph.nodes[place].path,
@@ -232,7 +285,7 @@ def _nudged(network: Network, name: str, sign: int, usual: float) -> Network:
     if isinstance(node, ProgramNeuron):
         return _with(network, _nudged_program(node, sign, usual))
     threshold = network.tensors[key] if key in network.tensors else np.float32(node.threshold)
-    moved = (threshold + sign * READOUT_TOLERANCE * np.maximum(np.abs(threshold), usual)).astype(np.float32)
+    moved = (threshold + sign * TOLERANCE * np.maximum(np.abs(threshold), usual)).astype(np.float32)
     if key in network.tensors:
         return Network(spec, {**network.tensors, key: moved})
     return _with(network, node.model_copy(update={"threshold": float(moved)}))
@@ -251,7 +304,7 @@ def _nudged_program(node: ProgramNeuron, sign: int, usual: float) -> ProgramNeur
         if each.operation not in FIRES:
             return each.of(operands)
         value, threshold = operands
-        return made(each.operation, value, threshold + sign * READOUT_TOLERANCE * maximum(threshold.abs(), usual))
+        return made(each.operation, value, threshold + sign * TOLERANCE * maximum(threshold.abs(), usual))
 
     program = node.read_program
     leaving, *after = evaluate([program.leaving, *program.after.values()], {}, moved)
@@ -273,10 +326,6 @@ def _alike(rows: Sequence[LayerParity], sample: int, step: int, place: int) -> b
 def _units(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return (time_steps, batch, *shape) as (time_steps, batch, units)."""
     return values.reshape(*values.shape[:2], -1)
-
-
-def _close(actual: FloatArray, expected: FloatArray) -> NDArray[np.bool_]:
-    return np.isclose(actual, expected, rtol=READOUT_TOLERANCE, atol=READOUT_TOLERANCE)
 
 
 def table(rows: Sequence[LayerParity], title: str) -> Table:

@@ -263,18 +263,19 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
     """
     time_steps, batch = options.time_steps or 1, options.batch or BATCH
     refused: list[tuple[tuple[int, ...], str, str]] = []
-    for place, run in _by_shapes(network, framework, leaves, options):
+    for run in _by_shapes(network, framework, leaves, options):
         try:
             graph = run.graph()
-            _require_same_for_other_sizes(run, place, time_steps, batch)
+            _require_same_for_other_sizes(run, time_steps, batch)
         except NotConvertible as error:
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
             other = isinstance(error, OtherLayout) or (run.layout.by_step and isinstance(error, RepeatedStep))
-            refused.append((_progress(run, 0 if other else 2, place), f"given {run.layout}: {error}", ""))
+            refused.append((_progress(run, 0 if other else 2), f"given {run.layout}: {error}", ""))
         except (Exception, SystemExit) as error:  # the author's own code may raise anything
-            line = run.tracer.line_of(error)
-            sentence = f"given {run.layout}, its forward fails: {line}: {first_line(error)}"
-            refused.append((_progress(run, 1, place), sentence, first_line(error)))
+            line, own = run.tracer.line_of(error), run.tracer.own_line_of(error)
+            fails = f"the importer fails in its {own}, a fault to report, at" if own else "its forward fails:"
+            sentence = f"given {run.layout}, {fails} {line}: {first_line(error)}"
+            refused.append((_progress(run, 1), sentence, first_line(error)))
         else:
             return _of_one_sample(run, batch) or graph
         finally:
@@ -296,41 +297,41 @@ def _of_one_sample(first: TracedRun, batch: int) -> Graph | None:
     if not first.layout.steps or first.layout.by_step or options.coding is not None:
         return None
     ways = layouts(options.input_shape, options.time_steps or 1, batch)
-    layout = next(layout for layout in ways if not layout.steps)
+    place, layout = next((place, layout) for place, layout in enumerate(ways) if not layout.steps)
     with suppress(Exception, SystemExit):
-        alone = replace(first, layout=layout)
+        alone = replace(first, layout=layout, place=place)
         graph = alone.graph() if alone.is_possible() else None
         return graph if graph and graph.repeats_input else None
     return None
 
 
-def _require_same_for_other_sizes(first: TracedRun, place: int, steps: int, batch: int) -> None:
+def _require_same_for_other_sizes(first: TracedRun, steps: int, batch: int) -> None:
     """Raise NotConvertible where a forward computes something else of more samples, more steps or other values.
 
     A forward may take no other number of samples or of steps than the given one; other values it has to take.
     """
-    if first.also_holds(place, steps + 1, batch + 2):
+    if first.also_holds(steps + 1, batch + 2):
         return
-    if not (first.also_holds(place, steps, batch + 2) | first.also_holds(place, steps + 1, batch)):
-        first.also_holds(place, steps, batch, must_run=True)
+    if not (first.also_holds(steps, batch + 2) | first.also_holds(steps + 1, batch)):
+        first.also_holds(steps, batch, must_run=True)
 
 
 def _by_shapes(
     network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: FrameworkOptions
-) -> Iterator[tuple[int, TracedRun]]:
-    """Yield a forward's runs in each layout, and its place: those last that fail by their shapes, to say how."""
-    failing: list[tuple[int, TracedRun]] = []
+) -> Iterator[TracedRun]:
+    """Yield a forward's runs in each layout: those last that fail by their shapes, to say how."""
+    failing: list[TracedRun] = []
     shape, time_steps, batch = options.input_shape, options.time_steps or 1, options.batch or BATCH
     for place, layout in enumerate(layouts(shape, time_steps, batch)):
-        run = TracedRun(network, framework, leaves, options, layout)
+        run = TracedRun(network, framework, leaves, options, layout, place)
         if run.is_possible():
-            yield place, run
+            yield run
         else:
-            failing.append((place, run))
+            failing.append(run)
     yield from failing
 
 
-def _progress(run: TracedRun, trust: int, place: int) -> tuple[int, ...]:
+def _progress(run: TracedRun, trust: int) -> tuple[int, ...]:
     """Return how far a run came, to compare with those in other layouts, of which the first counts among equals."""
     tracer = run.tracer
-    return tracer.most_calls, len(tracer.step_graph.nodes) + tracer.along_time, trust, -place
+    return tracer.most_calls, len(tracer.step_graph.nodes) + tracer.along_time, trust, -run.place

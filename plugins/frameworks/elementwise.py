@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from spikeserve.plugins.frameworks.axes import Axes, AxisKind
-from spikeserve.plugins.frameworks.nouns import Node, Signal, Term, Unsupported, UnsupportedValue
+from spikeserve.plugins.frameworks.nouns import DRAWN_START, Node, Signal, Term, Unsupported, UnsupportedValue
 from spikeserve.plugins.frameworks.own_neuron import OwnNeuron, below
-from spikeserve.plugins.frameworks.state_finder import operands, site
+from spikeserve.plugins.frameworks.state_finder import CALL_AUTHORS, operands, site
 from spikeserve.plugins.frameworks.terms import (
     CONSTANT,
     ELEMENTWISE,
@@ -114,6 +114,9 @@ def elementwise_call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: d
     return Term(name, known, site=where, where=tracer.line(), plain=plain, path=tracer.module())
 
 
+CALL_AUTHORS.add(elementwise_call.__code__)
+
+
 def neuron_of_all_steps(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> Signal:
@@ -194,7 +197,7 @@ def _term(tracer: Tracer, value: Any, *, state: bool) -> Term | None:
     if traced is not None and not random:
         return None
     if random and not tracer.from_rest:
-        raise Unsupported("is given a state that begins at random; --start rest lets it begin at 0 instead")
+        raise Unsupported(DRAWN_START)
     _require_float32(value)
     term = Term(
         START if state else CONSTANT, value=value.detach().clone(), where=tracer.line(), random=random,

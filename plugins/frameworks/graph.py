@@ -15,6 +15,7 @@ from itertools import count, takewhile
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.bundle import close
 from spikeserve.plugins.frameworks.entry import first_line
 from spikeserve.plugins.frameworks.framework import Framework
 from spikeserve.plugins.frameworks.function_modules import BatchNormOfSteps, ConvOverTime, extended
@@ -169,7 +170,7 @@ class StepGraph:
         possible = [read.softmax(-1), read.log_softmax(-1)] if readout.softmax else [read]
         possible = [read.sigmoid()] if readout.sigmoid else possible
         possible += [] if returned.is_floating_point() else [read.argmax(-1)]
-        if not any(_close(one, returned) for one in possible):
+        if not any(all_close(one, returned) for one in possible):
             what = f"the {readout.over} over time" if readout.over else "the output"
             raise NotConvertible(
                 f"what it returns is not {what} of '{self.nodes[readout.node].path}', as it was understood"
@@ -204,7 +205,7 @@ class StepGraph:
                 result = run_node(node, framework, arriving)
                 alone = result.output
                 membranes |= {} if result.membrane is None else {index: result.membrane}
-            if kept and alone is not None and not _close(alone[: len(kept)], torch.stack(kept[: len(alone)])):
+            if kept and alone is not None and not all_close(alone[: len(kept)], torch.stack(kept[: len(alone)])):
                 how = "when it is stepped from rest" if has_state else "of what comes before it"
                 raise NotConvertible(f"'{node.path}' gives other values in the forward than {how}")
             if kept or alone is not None:
@@ -237,7 +238,7 @@ def _of_as_many_steps(node: Node, outputs: Mapping[int, Tensor], repeating: set[
     }
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors of as many values are equal but for rounding."""
-    one, other = one.reshape(-1).float(), other.reshape(-1).float()
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-4, equal_nan=True)
+def all_close(values: Tensor, expected: Tensor) -> bool:
+    """Return whether two tensors of equal size are equal but for rounding, in whatever shape and unit."""
+    one, other = (tensor.detach().reshape(-1).double().numpy() for tensor in (values, expected))
+    return one.shape == other.shape and bool(close(one, other).all())

@@ -23,12 +23,21 @@ NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 def layouts(shape: Shape, time_steps: int, batch: int, seed: int = 0) -> Iterator[Layout]:
     """Return each way in which a forward may take its input; no two of its values are the same."""
     values = torch.rand((time_steps, batch, *shape), generator=torch.Generator().manual_seed(seed))
+    return layouts_of(values, values[:CALLED_STEPS])
+
+
+def layouts_of(values: Tensor, called: Tensor) -> Iterator[Layout]:
+    """Return each way in which a forward may take values (time_steps, batch, *shape).
+
+    `called` are the steps of a forward that takes them one by one.
+    """
+    time_steps, batch, *sample = values.shape
+    shape = tuple(sample)
     time, samples = (AxisPart(AxisKind.TIME, time_steps),), (AxisPart(AxisKind.BATCH, batch),)
 
     def layout(name: str, source: Tensor, *leading: Axis, steps: int = time_steps) -> Layout:
         return Layout(name, (source,), Axes.of(leading, shape), values, steps)
 
-    called = values[:CALLED_STEPS]
     stepped = layout("one step", values[0], samples, steps=len(called))
     yield replace(stepped, sources=tuple(called), values=called, by_step=True)
     yield layout("time first", values, time, samples)

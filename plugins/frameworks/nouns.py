@@ -114,13 +114,15 @@ class Graph:
     """Nodes in the order in which they run, the network's input first, and what is read.
 
     `repeats_input`: the network takes one sample, and gives it to its nodes at every step itself. `layout` says what
-    its forward takes.
+    its forward takes. `answer` runs that forward on inputs (time_steps, batch, *shape), None for
+    modules in order.
     """
 
     nodes: tuple[Node, ...]
     readout: GraphReadout
     repeats_input: bool = False
     layout: str = ""
+    answer: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
 
     @property
     def needed(self) -> list[int]:
@@ -171,6 +173,7 @@ class StepValue(NamedTuple):
     step: int | None
 
 
+DRAWN_START = "is given a state that begins at random; --start rest lets it begin at 0 instead"
 PADDING = StepValue(-2, None)  # a step of zeros, before the first or behind the last
 
 

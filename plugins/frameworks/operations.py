@@ -28,7 +28,7 @@ from spikeserve.plugins.frameworks.nouns import (
     UnsupportedValue,
 )
 from spikeserve.plugins.frameworks.own_neurons import concatenated_linear, concatenated_state
-from spikeserve.plugins.frameworks.state_finder import NEUTRAL, RANDOM, name_of, tensors
+from spikeserve.plugins.frameworks.state_finder import CALL_AUTHORS, NEUTRAL, RANDOM, name_of, tensors
 from spikeserve.plugins.frameworks.terms import JOINED
 from spikeserve.training.errors import NotConvertible
 
@@ -130,7 +130,7 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     taken = [*tensors(args), *tensors(kwargs)]
     before = {id(tensor): mark for tensor in taken if (mark := tracer.traced(tensor)) is not None}
     where = tracer.line()
-    what = f"{where}: {resolve_name(func) or func.__name__}"
+    what = f"{tracer.place()}: {resolve_name(func) or func.__name__}"
     call, why, beside = None, None, None
     try:
         beside = concatenated_state(tracer, func, args, kwargs)
@@ -194,6 +194,9 @@ def trace_function(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
             if not call.plain:
                 tracer.mark(out, UnsupportedValue(f"{what} {error}", error.refusal))
     return None if name == "__setitem__" else out
+
+
+CALL_AUTHORS.add(trace_function.__code__)
 
 
 def _node_output(tracer: Tracer, tensor: Tensor, name: str) -> TracedValue | None:

@@ -25,8 +25,8 @@ NEUTRAL = frozenset(
         *("is_sparse", "is_quantized", "is_meta", "itemsize", "nbytes", "size", "dim", "numel", "nelement", "__len__"),
         *("stride", "is_contiguous", "is_floating_point", "is_complex", "get_device", "element_size", "ndimension"),
         *("storage_offset", "data_ptr", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros"),
-        *("new_ones", "new_empty", "new_full", "new_tensor", "__hash__", "requires_grad_"),
-        *("retain_grad", "register_hook", "_version", "is_signed", "is_same_size"),
+        *("new_ones", "new_empty", "new_full", "new_tensor", "__hash__", "requires_grad_", "rand_like", "randn_like"),
+        *("randint_like", "retain_grad", "register_hook", "_version", "is_signed", "is_same_size"),
     )
 )
 RANDOM = frozenset(
@@ -185,3 +185,5 @@ def tensors(nested: Any) -> list[Tensor]:
 
 
 RUNS = {StateFinder.run.__code__}  # where the author's frames end
+# Code that calls a function of torch or the author's: an error in its own frame is that function's.
+CALL_AUTHORS = {*RUNS, StateFinder.__torch_function__.__code__, NothingRandom.__torch_function__.__code__}

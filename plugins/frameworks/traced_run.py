@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from spikeserve.models.spec.readouts import Reduction
 from spikeserve.plugins.frameworks.axes import Axes, AxisKind, AxisPart
 from spikeserve.plugins.frameworks.framework import Framework
-from spikeserve.plugins.frameworks.layouts import beside_input, layouts
+from spikeserve.plugins.frameworks.graph import all_close
+from spikeserve.plugins.frameworks.layouts import beside_input, layouts, layouts_of
 from spikeserve.plugins.frameworks.modifications import require_unchanged
 from spikeserve.plugins.frameworks.nouns import (
     INPUT,
@@ -33,7 +35,7 @@ from spikeserve.plugins.frameworks.nouns import (
 )
 from spikeserve.plugins.frameworks.operations import trace_function
 from spikeserve.plugins.frameworks.options import FrameworkOptions, Start
-from spikeserve.plugins.frameworks.state_finder import NothingRandom, Site, StateFinder, tensors
+from spikeserve.plugins.frameworks.state_finder import CALL_AUTHORS, NothingRandom, Site, StateFinder, tensors
 from spikeserve.plugins.frameworks.tracer import Tracer
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 
@@ -49,6 +51,7 @@ class TracedRun:
     leaves: dict[nn.Module, str]
     options: FrameworkOptions
     layout: Layout
+    place: int  # of its layout, in the order of `layouts`
     beside: dict[str, int] = field(init=False)
     scout: StateFinder = field(init=False, default_factory=StateFinder)
     tracer: Tracer = field(init=False)
@@ -119,7 +122,40 @@ class TracedRun:
             graph = replace(graph, readout=replace(readout, node=node.sources[0], membrane=True))
         # A forward that takes one sample and runs one step of several has a caller that steps it.
         repeats = not layout.steps and self.tracer.most_calls == self.options.time_steps
-        return replace(graph, repeats_input=repeats, layout=layout.of_any_batch)
+        answer = self.answer if layout.steps or repeats else self.stepped_answer
+        return replace(graph, repeats_input=repeats, layout=layout.of_any_batch, answer=answer)
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Run the forward on inputs (time_steps, batch, *shape), and return its answer as it gives that.
+
+        It is (batch, *sample), or of each step (time_steps, batch, *sample). Where the forward takes one batch alone,
+        the samples are cut or repeated to fit. Raises NotConvertible if it does not run on these inputs.
+        """
+        inputs = inputs[:, torch.arange(self.options.batch or inputs.shape[1]) % inputs.shape[1]]
+        layout = next(islice(layouts_of(inputs, inputs), self.place, None))
+        other = replace(self, layout=layout)
+        if not other.is_possible():
+            raise NotConvertible(f"its forward fails where it is given {layout}")
+        other.readout()
+        answers = [returned for _, _, returned in other._answers]
+        return torch.stack(answers) if layout.by_step else answers[0]
+
+    def stepped_answer(self, inputs: Tensor) -> Tensor:
+        """Call the forward once for each step, and return its answers (time_steps, batch, *sample).
+
+        A forward of two arguments gets the state that it returned last, beside its answer, as in Norse.
+        """
+        takes_state = len(inspect.signature(self.network.forward).parameters) > 1 + len(self.beside)
+        answers, state = list[Tensor](), list[Any]()
+        self._rest()
+        with torch.no_grad(), self._running():
+            for step in inputs:
+                returned = self.network(step, *state, **self.beside)
+                state = [returned[1]] if takes_state and isinstance(returned, tuple) and len(returned) == 2 else []
+                values = _values_of(returned)
+                answers.append(tensors(values[self.options.answer or next(iter(values))])[0].clone())
+        self._rest()
+        return torch.stack(answers)
 
     def readout(self) -> GraphReadout:
         """Run the network from rest and return how what it returns is read of a node.
@@ -221,8 +257,7 @@ class TracedRun:
                 again += [tensor.clone() for tensor in tensors(self.network(source.clone(), **self.beside))]
             self._rest()
         same = len(again) == len(self._returned) and all(
-            one.shape == other.shape and torch.allclose(one, other, equal_nan=True)
-            for one, other in zip(again, self._returned, strict=True)
+            one.shape == other.shape and all_close(one, other) for one, other in zip(again, self._returned, strict=True)
         )
         if not same:
             raise NotConvertible(
@@ -230,14 +265,14 @@ class TracedRun:
                 "same, so leave out of what your factory returns whatever differs from call to call"
             )
 
-    def also_holds(self, place: int, time_steps: int, batch: int, *, must_run: bool = False) -> bool:
-        """Return whether the network runs with other values of another size, in the layout of the same place.
+    def also_holds(self, time_steps: int, batch: int, *, must_run: bool = False) -> bool:
+        """Return whether the network runs with other values of another size, in the same layout.
 
         Raises NotConvertible where it computes something else of them, or where it `must_run` and does not.
         """
         options = self.options.model_copy(update={"time_steps": time_steps})
-        layout = next(islice(layouts(options.input_shape, time_steps, batch, seed=1), place, None))
-        other = TracedRun(self.network, self.framework, self.leaves, options, layout)
+        layout = next(islice(layouts(options.input_shape, time_steps, batch, seed=1), self.place, None))
+        other = replace(self, options=options, layout=layout)
         if not other.is_possible() and not must_run:
             return False
         try:
@@ -287,6 +322,9 @@ def rest(network: nn.Module) -> None:
         for name in RESETS:
             if callable(reset := getattr(module, name, None)):
                 reset()
+
+
+CALL_AUTHORS.add(rest.__code__)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from spikeserve.plugins.frameworks.framework import Framework, TimeAxes
 from spikeserve.plugins.frameworks.function_modules import ConvOverTime, keeps_sign, permute, reshape
 from spikeserve.plugins.frameworks.graph import StepGraph
 from spikeserve.plugins.frameworks.nouns import (
+    DRAWN_START,
     INPUT,
     OWN,
     PADDING,
@@ -47,7 +48,7 @@ from spikeserve.plugins.frameworks.nouns import (
 from spikeserve.plugins.frameworks.over_time import padded, taps_of
 from spikeserve.plugins.frameworks.own_neuron import OwnNeuron
 from spikeserve.plugins.frameworks.own_neurons import OwnNeurons, concatenated_linear
-from spikeserve.plugins.frameworks.state_finder import OURS, RUNS, TORCH, Site, running_frames, tensors
+from spikeserve.plugins.frameworks.state_finder import CALL_AUTHORS, OURS, RUNS, TORCH, Site, running_frames, tensors
 from spikeserve.plugins.frameworks.terms import CONSTANT, JOINED, SOURCE, START
 
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
@@ -176,6 +177,14 @@ class Tracer(TorchFunctionMode):
         frames = [(frame.f_code.co_filename, number) for frame, number in walk_tb(error.__traceback__)]
         return self._innermost(frames[::-1])
 
+    @staticmethod
+    def own_line_of(error: BaseException) -> str:
+        """Return the importer's own line that raised an error, "" for what an author's code or a function raises."""
+        *_, (frame, number) = walk_tb(error.__traceback__)
+        name = frame.f_code.co_filename
+        is_own = name.startswith(OURS) and frame.f_code not in CALL_AUTHORS
+        return f"{Path(name).name}, line {number}" if is_own else ""
+
     def _innermost(self, frames: Iterable[tuple[str, int]]) -> str:
         """Return the first that is no library's, or else the first of the framework's own networks."""
         within = None
@@ -198,8 +207,17 @@ class Tracer(TorchFunctionMode):
 
     def module(self) -> str:
         """Return the path of the author's innermost module that runs."""
-        paths = (self._paths.get(id(frame.f_locals.get("self"))) for frame in self._frames())
-        return next((path for path in paths if path), "")
+        return self._running()[0]
+
+    def place(self) -> str:
+        """Return the line of the author's code that runs, and the path and class of the module within the network."""
+        path, kind = self._running()
+        return f"{self.line()}, in '{path}' ({kind})" if path else self.line()
+
+    def _running(self) -> tuple[str, str]:
+        """Return the path and the class of the author's innermost module that runs, "" for the network itself."""
+        modules = (frame.f_locals.get("self") for frame in self._frames())
+        return next(((path, type(each).__name__) for each in modules if (path := self._paths.get(id(each)))), ("", ""))
 
     @staticmethod
     def _frames() -> Iterator[FrameType]:
@@ -390,6 +408,10 @@ class Tracer(TorchFunctionMode):
             call = self.step_graph.calls(module)
             for state in states:
                 own = isinstance(state, Signal) and state.state == (id(module), call - 1)
+                if isinstance(state, UnsupportedValue) and state.random and not call:
+                    if self.from_rest:
+                        continue
+                    raise Unsupported(DRAWN_START)
                 if not own and (state is not None or call):
                     which = "a state of its own making" if state is None else "a state that is changed"
                     raise Unsupported(f"is given {which} at its step {call}, not what it returned the step before")
@@ -453,6 +475,7 @@ class Tracer(TorchFunctionMode):
 
 
 RUNS.add(Tracer.run.__code__)
+CALL_AUTHORS |= {Tracer.run.__code__, Tracer.__torch_function__.__code__}
 
 
 def _named(kinds: tuple[str, ...]) -> str:

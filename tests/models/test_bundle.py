@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from spikeserve.models.bundle import Bundle, File, close_readouts
+from spikeserve.models.bundle import Bundle, File, close
 from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import ENGINES, create
@@ -20,7 +20,6 @@ from spikeserve.models.engines.base import RunResult
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.state import State
 from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
-from spikeserve.models.spec import Readout
 from spikeserve.models.spec.network import Network
 from tests.bundles import contents, publish, rehash, rewrite
 from tests.hostile_bundles.files import CORRUPT
@@ -145,12 +144,14 @@ def test_a_readout_that_strays_is_named_and_one_that_sums_in_another_order_is_no
             bundle.verify(ReferenceEngine(bundle.network))
 
 
-@pytest.mark.parametrize(("readout", "close"), [("sum", True), ("mean", False)])
-def test_a_sum_over_time_may_stray_by_as_much_at_each_step(readout: str, close: bool) -> None:
-    spec = toy().spec.model_copy(update={"readout": Readout(readout)})
-    found, expected = np.full((1, 2), 5e-4, np.float32), np.zeros((1, 2), np.float32)
-    assert close_readouts(found, expected, spec, 8).all() == close
-    assert not close_readouts(2 * found, expected, spec, 8).any()  # 8e-4 is the most
+@pytest.mark.parametrize("unit", [2.0**-60, 1.0, 2.0**60])
+def test_how_far_values_may_stray_is_a_share_of_the_largest(unit: float) -> None:
+    expected = np.array([[4.0, 0.0, np.inf, np.nan]], np.float32)  # of 4 the share is 4e-4
+    found = np.array([[4.0, 3.9e-4, np.inf, np.nan]], np.float32)
+    assert close(found * np.float32(unit), expected * np.float32(unit)).all()
+    assert close(found - 2e-5, expected).tolist() == [[True, True, True, True]]
+    assert close(-found, expected).tolist() == [[False, True, False, True]]
+    assert not close(np.full(1, 2.0**-60, np.float32), np.zeros(1, np.float32)).any()
 
 
 def test_versions_count_up_and_the_newest_is_read_by_default(tmp_path: Path) -> None:

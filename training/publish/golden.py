@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeserve.models.bundle import GoldenSamples, close_readouts
+from spikeserve.models.bundle import GoldenSamples, close
 from spikeserve.models.coding import encode
 from spikeserve.models.engines import Engine, RunResult, available, create
 from spikeserve.models.spec import Spec
@@ -79,8 +79,8 @@ def choose_golden(network: Network, engines: Mapping[str, Engine], split: Split,
         inputs = encode(samples, network.spec, network.spec.time_steps)
         expected, _ = reference.run(inputs)
         results, moved = ([engine.run(inputs)[0] for engine in engines] for engines in (others, nudged))
-        agreed = np.all([_same(each, expected, network.spec) for each in [expected, *results]], axis=0)
-        stays = np.all([_same(each, expected, network.spec) for each in moved], axis=0)
+        agreed = np.all([_same(each, expected) for each in [expected, *results]], axis=0)
+        stays = np.all([_same(each, expected) for each in moved], axis=0)
         for index in np.flatnonzero(agreed):
             sample = inputs.steps[:, index], expected.spike_counts[index], expected.readout[index]
             (steady if stays[index] else near).append(sample)
@@ -100,11 +100,10 @@ def choose_golden(network: Network, engines: Mapping[str, Engine], split: Split,
     )
 
 
-def _same(result: RunResult, expected: RunResult, spec: Spec) -> NDArray[np.bool_]:
+def _same(result: RunResult, expected: RunResult) -> NDArray[np.bool_]:
     """Return for which samples an engine gives what `Bundle.verify` asks of it, (batch,)."""
     counts = (result.spike_counts == expected.spike_counts).all(axis=1)
-    close = close_readouts(result.readout, expected.readout, spec, spec.time_steps)
-    both: NDArray[np.bool_] = counts & close.all(axis=1)
+    both: NDArray[np.bool_] = counts & close(result.readout, expected.readout).all(axis=1)
     return both
 
 

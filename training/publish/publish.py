@@ -54,10 +54,12 @@ class Publication:
     def show(self, console: Console) -> None:
         """Print how the engines agree, and where the version lies."""
         for parity in self.parity:
-            console.print(
-                f"Engine {parity.engine} against reference: {parity.other_predictions} other predictions, "
+            spikes = (
                 f"{parity.differing_spikes} of {parity.spikes} spikes differ ({parity.per_million:.3g} in a million)"
             )
+            spikes = spikes if parity.spikes else "no neuron fired in any sample, so no rule was compared"
+            other = f"{parity.other_predictions} other predictions"
+            console.print(f"Engine {parity.engine} against reference: {other}, {spikes}")
         console.print(f"Published {self.name} version {self.version}: {self.place}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spikeserve.models.bundle import close_readouts
+from spikeserve.models.bundle import close
 from spikeserve.models.coding import Inputs, encode
 from spikeserve.models.engines import Engine, Record, RunResult, available, create
 from spikeserve.models.engines.reference import ReferenceEngine
@@ -87,5 +87,4 @@ def _others(spec: Spec, result: RunResult, expected: RunResult) -> int:
     """Return how many samples have another class; of a model without classes, values that are not within rounding."""
     if spec.scores.has_classes:
         return int((result.class_index != expected.class_index).sum())
-    close = close_readouts(result.readout, expected.readout, spec, spec.time_steps)
-    return int((~close.all(axis=1)).sum())
+    return int((~close(result.readout, expected.readout).all(axis=1)).sum())

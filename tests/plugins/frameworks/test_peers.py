@@ -7,7 +7,7 @@ are any floats. What is left is each framework's equation and its order of round
 import importlib
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines import create
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.engines.torch.operations import exponential
-from spikeserve.plugins.frameworks.compare import LayerParity, compare, run_framework
+from spikeserve.plugins.frameworks.compare import LayerParity, compare, random_run, run_framework
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.framework import Framework, find
 from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.training.errors import NotConvertible
+from tests.zoo.networks import NETWORKS
+from tests.zoo.weights import CONNECTIONS
 
 INPUTS, NEURONS, STEPS, SAMPLES = 24, 130, 40, 25
 LEAST_NEURON_STEPS = 10**6 // 4
@@ -313,3 +315,38 @@ def test_a_recurrent_convolution_of_many_neurons_is_refused() -> None:
     neuron = importlib.import_module("snntorch").RLeaky(0.5, conv2d_channels=1, kernel_size=(3, 3), init_hidden=True)
     with pytest.raises(NotConvertible, match="the weights of 4225 neurons are written out, at most 4096"):
         convert(nn.Sequential(neuron).eval(), framework, FrameworkOptions(input_shape=(1, 65, 65), time_steps=4))
+
+
+THRESHOLDS = ("threshold", "v_threshold", "spike_threshold")
+
+
+def in_units(network: nn.Module, unit: float) -> nn.Module:
+    """Multiply all weights, biases and thresholds of a network whose connections take spikes."""
+    modules: Iterable[Any] = network.modules()
+    for module in modules:
+        if isinstance(module, CONNECTIONS):
+            for parameter in module.parameters(recurse=False):
+                parameter.data *= unit
+        for name in THRESHOLDS:
+            if (threshold := getattr(module, name, None)) is not None:
+                moved = threshold * unit
+                setattr(module, name, nn.Parameter(moved) if isinstance(threshold, nn.Parameter) else moved)
+        if hasattr(module, "p"):  # Norse's parameters
+            module.p = module.p._replace(v_th=module.p.v_th * unit)
+    return network
+
+
+@pytest.mark.parametrize(
+    "name", ["snntorch-3-feedforward", "spikingjelly-lif-fc-mnist", "norse-intro", "sinabs-quickstart"]
+)
+def test_a_network_in_other_units_comes_in_alike_and_spikes_alike(name: str) -> None:
+    entry = next(entry for entry in NETWORKS if entry.name == name)
+    framework, runs = peer(entry.framework), []
+    for unit in (1.0, 2.0**-20, 2.0**20):
+        network = in_units(entry.function(entry.source)().eval(), unit)
+        found = convert(network, framework, FrameworkOptions(input_shape=entry.shape, time_steps=entry.time_steps))
+        inputs, theirs, _ = random_run(found, framework, 4)
+        rows = compare(found, theirs, ReferenceEngine(found.network), inputs)
+        runs.append([(row.node, row.spikes, row.differing) for row in rows])
+    assert not any(differing for _, _, differing in runs[0])
+    assert runs[0] == runs[1] == runs[2]

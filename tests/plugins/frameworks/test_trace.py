@@ -6,6 +6,7 @@ docs/tracer.md: its network gives the graph, the readout and the program that th
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding, Readout
+from spikeserve.plugins.frameworks import tracer
 from spikeserve.plugins.frameworks.compare import compare, random_encoded, run_framework
 from spikeserve.plugins.frameworks.convert import ConvertedNetwork, convert
 from spikeserve.plugins.frameworks.framework import find
@@ -30,6 +32,7 @@ class Net(nn.Module):
     """Modules that a test's own forward calls as it likes."""
 
     norms: nn.ModuleList
+    kept: Tensor | None
 
     def __init__(self, way: Callable[[Any, Tensor], Any]) -> None:
         super().__init__()
@@ -174,6 +177,99 @@ def test_the_styles_of_a_loop_over_time_are_one_graph(style: str) -> None:
     assert found.graph.layout.startswith(layout)
     assert found.network.spec.coding is (Coding.DIRECT if layout is ONE_SAMPLE else Coding.SPIKES)
     require_same_spikes(found)
+
+
+def negated(net: Net, steps: Tensor) -> Tensor:
+    """Add up values of which PyTorch does not show that all but the first become their negatives."""
+    total = net.fc3(net.steps(net.fc1(steps))).sum(0)
+    total.data[:, 1:] *= -1
+    return total
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 1.0, 2.0**20])
+def test_an_answer_in_any_unit_is_compared_in_that_unit(unit: float) -> None:
+    for way in (negated, lambda net, steps: net.fc3(net.steps(net.fc1(steps))).sum(0)):
+        net = Net(way)
+        net.fc3.weight.data, net.fc3.bias.data = net.fc3.weight * unit, net.fc3.bias * unit
+        if way is negated:
+            assert "what it returns is not the sum over time of 'fc3'" in refused(net, SIZE)
+        else:
+            require_same_spikes(taken_in(net, SIZE))
+
+
+def test_weights_of_large_integers_are_proven_as_such() -> None:
+    net = each_step(lambda net, step: net.hidden(net.fc1(step)))
+    net.fc1 = nn.Linear(784, 128, bias=False)  # of the range 0 to 1 it makes thousands, which round by 1e-3
+    net.fc1.weight.data = torch.randint(-127, 128, (128, 784)).float()
+    require_same_spikes(taken_in(net, 784))
+
+
+def test_the_authors_own_answer_is_compared() -> None:
+    found = taken_in(Net(lambda net, steps: net.fc3(net.steps(net.fc1(steps))).mean(0)), SIZE)
+    inputs = random_encoded(found.network.spec, 16)
+    theirs, forward = run_framework(found, PLAIN, inputs), found.graph.answer
+    assert forward is not None
+
+    def other(steps: Tensor) -> Tensor:  # an author's forward that gives another value for one class
+        returned = forward(steps)
+        return returned + 1e-3 * returned.abs().max() * torch.eye(5)[2]
+
+    changed = replace(found, graph=replace(found.graph, answer=other))
+    same, rows = (compare(each, theirs, ReferenceEngine(found.network), inputs) for each in (found, changed))
+    assert [(row.node, row.differing) for row in same] == [("steps", 0), ("fc3", 0), ("(the answer)", 0)]
+    assert [(row.node, row.differing) for row in rows] == [("steps", 0), ("fc3", 0), ("(the answer)", 16)]
+
+
+class Inner(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sort(x)[0]
+
+
+def test_a_function_without_a_node_is_named_with_the_module_that_runs_it() -> None:
+    net = each_step(lambda net, step: net.hidden(net.inner(step)))
+    net.inner = Inner()
+    assert re.search(r"test_trace\.py, line \d+, in 'inner' \(Inner\): torch\.sort has no node", refused(net, SIZE))
+
+
+def test_a_fault_of_the_importer_is_told_as_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = compile("def describe(*_): first, *_ = ()", tracer.__file__, "exec")
+    faulty: dict[str, Any] = {}
+    exec(code, faulty)  # noqa: S102  (a fault in a line of the tracer's file)
+    monkeypatch.setattr(tracer.Tracer, "describe", faulty["describe"])
+    found = refused(each_step(lambda net, step: net.hidden(net.fc1(step))), SIZE)
+    assert re.search(r"the importer fails in its tracer\.py, line 1, a fault to report, at test_trace\.py, line", found)
+    assert "its forward fails" not in found
+
+
+@pytest.mark.parametrize("drawn", [torch.rand, lambda *shape: torch.rand_like(torch.zeros(shape))])
+def test_a_start_that_is_drawn_is_refused_with_its_cure(drawn: Callable[..., Tensor]) -> None:
+    def handed(net: Net, steps: Tensor) -> Tensor:
+        membrane, spikes = drawn(steps.shape[1], SIZE), []
+        for step in steps:
+            spike, membrane = net.cell(net.fc1(step), membrane)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+    sentence = r"'cell' is given a state that begins at random; --start rest lets it begin at 0 instead"
+    assert sentence in refused(Net(handed), SIZE)
+    require_same_spikes(taken_in(Net(handed), SIZE, start="rest"))
+
+
+def test_a_state_that_one_call_does_not_show_is_found_by_the_answer() -> None:
+    def echoing(net: Net, step: Tensor) -> Tensor:  # adds the input of the step before, which it keeps
+        before, net.kept = torch.zeros(len(step), SIZE) if net.kept is None else net.kept, step
+        return net.fc1(step) + net.fc1(before)
+
+    def reset() -> None:
+        net.kept = None
+
+    net: Any = Net(echoing)
+    net.reset = reset
+    net.reset()
+    found = taken_in(net, SIZE)
+    inputs = random_encoded(found.network.spec, 16)
+    rows = compare(found, run_framework(found, PLAIN, inputs), ReferenceEngine(found.network), inputs)
+    assert (rows[-1].node, rows[-1].differing) == ("(the answer)", 16 * SIZE)
 
 
 def test_time_may_be_among_the_axes_of_a_sample() -> None:
