@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,6 @@ SERVICE = """
     inference.protocols:
     inference.protocols.native: inference.protocols *inference.scheduling
     inference.protocols.v2: inference.protocols *inference.sessions
-    local: inference.sessions *inference.protocols.native
     keys: errors settings
     services: keys *inference.protocols.native *inference.protocols.v2
     http: *services
@@ -74,11 +74,12 @@ SERVICE = """
     process: *app
     __main__: process
 """  # `services` is what is made at the start, for the rooms above
+OTHERS = {"ray": ["local"]}
 TABLES: Mapping[str, Arrows] = {
     **{name: table(name, text) for name, text in (("models", MODELS), ("training", TRAINING), ("service", SERVICE))},
-    # No plugin imports another.
+    # A plugin imports another only if it says so in `needs`.
     "plugins": {
-        f"plugins.{name}": set()
+        f"plugins.{name}": {f"plugins.{other}" for other in OTHERS.get(name, ())}
         for name in ["c", "frameworks", "gallery", "grpc", "local", "nir", "onnx", "ray", "report"]
     },
 }  # package to the arrows inside it
@@ -148,6 +149,12 @@ def test_a_room_has_no_more_floors_than_its_row_says(room: str) -> None:
         below = {module: others - free for module, others in below.items() if module not in free}
         floors += 1
     assert (below, floors <= FLOORS[room]) == ({}, True), f"{room} has {floors} floors"
+
+
+def test_a_plugin_says_which_others_it_needs() -> None:
+    for name, others in OTHERS.items():
+        records = import_module(f"spikeserve.plugins.{name}").PLUGINS
+        assert all({f"spikeserve.plugins.{other}" for other in others} <= {*record.needs} for record in records)
 
 
 def test_plugins_use_the_modules_of_the_core_that_are_listed() -> None:

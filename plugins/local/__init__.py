@@ -1,4 +1,4 @@
-"""The command `spikeserve run`: samples on standard input are answered in this process, without a server."""
+"""Answers in this process, without a server: the command `spikeserve run`, and the functions that `batch` shares."""
 
 from spikeserve.models.door import Plugin
 

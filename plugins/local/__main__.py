@@ -20,6 +20,8 @@ from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.engines.declared import ENGINES
 from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.recordings.files import file_format
+from spikeserve.plugins.local.arrays import CHUNK, event_records, parts
+from spikeserve.plugins.local.model import answer, loaded, read_bundle, samples_at_once
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, Misconfigured, TooLarge
 from spikeserve.service.inference.decoding.media import JSON, MAGIC, NPY, RECORDS
@@ -28,8 +30,6 @@ from spikeserve.service.inference.decoding.validation import first_error
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.protocols.native.schemas import Options, read_options
 from spikeserve.service.inference.sessions.messages import StreamOptions
-from spikeserve.service.local.arrays import CHUNK, event_records, parts
-from spikeserve.service.local.model import answer, loaded, read_bundle, samples_at_once
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 
+from spikeserve.plugins.local.arrays import CHUNK
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.inference.decoding.memory import MemoryBudget
@@ -16,7 +17,6 @@ from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
 from spikeserve.service.inference.sessions.table import Places, Sessions
-from spikeserve.service.local.arrays import CHUNK
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics import Metrics
 

@@ -16,10 +16,10 @@ from pyarrow.fs import FileSelector
 from spikeserve.models.bundle.repository import bundle_folder
 from spikeserve.models.engines import EngineName
 from spikeserve.models.errors import SpikeserveError
+from spikeserve.plugins.local.model import read_bundle
 from spikeserve.plugins.ray.job import UNFINISHED, Job, connected
 from spikeserve.plugins.ray.parts import LAST, OUTPUT, inputs, place
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.local.model import read_bundle
 from spikeserve.service.settings import Settings, available_cores
 
 REFUSED = 1

@@ -27,12 +27,12 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 
 from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.spec import Spec
+from spikeserve.plugins.local.arrays import parts
+from spikeserve.plugins.local.model import answer, load, read_bundle, samples_at_once
 from spikeserve.plugins.ray.parts import Source
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.inference.decoding.media import NPY
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
-from spikeserve.service.local.arrays import parts
-from spikeserve.service.local.model import answer, load, read_bundle, samples_at_once
 from spikeserve.service.settings import Settings
 
 STORE_BYTES = 2**27  # of a local cluster's object store, which holds the parts on their way between two processes

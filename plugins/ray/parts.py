@@ -30,9 +30,9 @@ from pyarrow.parquet import ParquetFile
 from spikeserve.models.errors import SpikeserveError, bounded_line
 from spikeserve.models.recordings.columns import FIELDS
 from spikeserve.models.spec import Spec
+from spikeserve.plugins.local.arrays import as_npy, event_records, parts
 from spikeserve.service.errors import MalformedBody, Misconfigured
 from spikeserve.service.inference.decoding.media import NPY, RECORDS
-from spikeserve.service.local.arrays import as_npy, event_records, parts
 
 ARRAYS = ("x", "data", "samples", "inputs")  # what people call the array, or the column, of samples
 EVENTS = (".events", ".bin")  # of event records

@@ -38,10 +38,10 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector
 from sklearn.datasets import load_digits
 
+from spikeserve.plugins.local.model import read_bundle
 from spikeserve.plugins.ray.__main__ import main
 from spikeserve.plugins.ray.job import UNFINISHED, Job, Predictor
 from spikeserve.plugins.ray.parts import LAST, inputs, place
-from spikeserve.service.local.model import read_bundle
 
 DIGITS = PRETRAINED / "digits/1"
 COLUMNS = ("class_index", "label", "spike_counts", "synaptic_operations")

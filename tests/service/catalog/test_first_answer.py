@@ -28,9 +28,9 @@ from spikeserve.models.engines.event.engine import compile_kernels
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.local.__main__ import main
+from spikeserve.plugins.local.model import loaded, read_bundle
 from spikeserve.service.catalog.engine_choice import meanwhile
 from spikeserve.service.inference.decoding.readers import prepare, readers_of
-from spikeserve.service.local.model import loaded, read_bundle
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
 from tests.bundles import contents, publish

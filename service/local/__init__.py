@@ -1,1 +1,0 @@
-"""Answers in this process, without a server: what `spikeserve run` and `spikeserve batch` share."""
