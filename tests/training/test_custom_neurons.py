@@ -18,6 +18,8 @@ from spikeserve.models.spec.expressions import Expression
 from spikeserve.models.spec.program import FUNCTIONS
 from spikeserve.training import library
 from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.operators import plain
+from spikeserve.training.fit.surrogate import SurrogateThreshold
 from spikeserve.training.library import (
     LI,
     LIF,
@@ -301,3 +303,34 @@ def test_golden_samples_are_far_from_a_threshold_of_a_program_too() -> None:
     )  # fmt: skip
     (moved,) = _with_thresholds(network, 1.5).spec.spiking_nodes
     assert moved.values() == {"decay": 0.5, "threshold": 3.0}
+
+
+def chosen(current: E, v: E, *, high: E, low: E) -> tuple[E, E]:
+    v = 0.5 * v + current
+    return select(v, v * high, v * low), v
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_choice_by_a_value_passes_no_gradient_to_that_value(*, compiled: bool) -> None:
+    # With currents of 1, -2 and 3 the membrane is 1, -1.5 and 2.25: the first and the last are times 1000, the other
+    # times 2. What leaves changes with the membrane by 1000, 2 and 1000, and no jump of the choice itself counts.
+    layer = Integrator(1, step=chosen, high=1000.0, low=2.0)
+    current = torch.tensor([1.0, -2.0, 3.0]).reshape(3, 1, 1).requires_grad_()
+    if compiled:
+        left = layer(current)
+    else:
+        parameters = {name: torch.tensor(value) for name, value in (("high", 1000.0), ("low", 2.0))}
+        left = plain.scan(layer.neurons.node, parameters, current, 3, SurrogateThreshold(), None)
+    (gradient,) = torch.autograd.grad(left.sum(), [current])
+    assert left.flatten().tolist() == [1000.0, -3.0, 2250.0]
+    assert gradient.flatten().tolist() == [1000 + 1 + 250, 2 + 500, 1000]
+
+
+def test_a_choice_by_spikes_passes_their_surrogate() -> None:
+    x = torch.tensor([0.9, 1.2], requires_grad=True)
+    threshold = SurrogateThreshold(slope=2.0)
+    spikes = threshold.fire("fire", x, torch.tensor(1.0))
+    threshold.select(spikes, torch.tensor(7.0), torch.tensor(4.0)).sum().backward()
+    slope = torch.autograd.grad(threshold.fire("fire", x, torch.tensor(1.0)).sum(), [x])[0]
+    assert x.grad is not None
+    assert torch.equal(x.grad, 3 * slope)

@@ -92,8 +92,8 @@ class SurrogateThreshold(HardThreshold):
         return spikes
 
     def select(self, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-        """Choose `yes` where the condition is above 0, else `no`; spikes pass their gradient where they have one."""
+        """Choose `yes` where the condition is above 0, else `no`; of conditions, spikes alone pass a gradient."""
         chosen = super().select(condition, yes, no)
-        if not condition.requires_grad:
+        if condition.grad_fn is None or condition.grad_fn.name() != f"{SurrogateSpike.__name__}Backward":
             return chosen
         return chosen + (condition - condition.detach()) * (yes - no).detach()

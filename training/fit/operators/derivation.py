@@ -128,7 +128,8 @@ def _gradients(outputs: Sequence[tuple[Expression, Expression]], rule: Rule) -> 
         elif backward is not None:
             passed = backward(to_result, result, *result.operands)
         for operand, to_operand in zip(result.operands, passed, strict=False):
-            add(operand, to_operand)
+            if to_operand is not ZERO:
+                add(operand, to_operand)
     return gradients
 
 
@@ -149,6 +150,11 @@ def _chosen(condition: Expression, gradient: Expression) -> tuple[Expression, Ex
     return select(condition, gradient, ZERO), select(condition, ZERO, gradient)
 
 
+def _to_condition(condition: Expression, gradient: Expression) -> Expression:
+    """Give the gradient to spikes, which have a surrogate, and to no other condition: it is cut to above 0 or not."""
+    return gradient if condition.operation in FIRES else ZERO
+
+
 # The gradients of an operation's operands, from that of its result, the result and the operands. None passes what is
 # held, a comparison, or what is cut to whole numbers.
 BACKWARD: Mapping[str, Callable[..., tuple[Expression, ...]]] = {
@@ -160,7 +166,7 @@ BACKWARD: Mapping[str, Callable[..., tuple[Expression, ...]]] = {
     "abs": lambda to, _, value: (select(value, to, select(value < ZERO, ZERO - to, ZERO)),),
     "minimum": lambda to, _, first, second: _chosen(second > first, to),
     "maximum": lambda to, _, first, second: _chosen(first > second, to),
-    "select": lambda to, _, condition, yes, no: (to * (yes - no), *_chosen(condition, to)),
+    "select": lambda to, _, condition, yes, no: (_to_condition(condition, to * (yes - no)), *_chosen(condition, to)),
     "exp": lambda to, result, _: (to * result,),
     "sqrt": lambda to, result, _: (to / (result + result),),
 }
