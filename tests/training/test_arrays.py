@@ -410,3 +410,14 @@ def test_what_memory_cannot_hold_is_refused_unread(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("spikeserve.training.data.tables.memory", lambda: 5000)  # more than the file has
     with pytest.raises(InvalidData, match="it has 240 rows of 4, more than the memory holds"):
         load(DataConfig(file=tmp_path / "t.parquet"), None)
+
+
+@pytest.mark.parametrize("unit", [1, 10**9])  # seconds and nanoseconds since 1970, of one minute
+def test_a_feature_whose_values_float32_merges_is_named_with_the_cure(tmp_path: Path, unit: int) -> None:
+    rng = np.random.default_rng(0)
+    times = (1_700_000_000 + np.arange(60)) * unit
+    others = rng.integers(0, 9, 60) * unit
+    found = read(tmp_path, x=np.stack([others, times], axis=1), y=np.arange(60) % 2)
+    sentence = "x: float32 keeps 1 of 60 values of feature 1: subtract the lowest, or take differences"
+    assert sentence in found.warnings
+    assert read(tmp_path, x=(times - times[0])[:, np.newaxis], y=np.arange(60) % 2).warnings == ()

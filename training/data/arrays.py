@@ -33,7 +33,7 @@ from spikeserve.training.data.augment import silence
 from spikeserve.training.data.axes import channels_first, suited_coding
 from spikeserve.training.data.class_folders import files_by_split
 from spikeserve.training.data.dataset import Dataset, Labels, Split
-from spikeserve.training.data.normalise import declare, lost_levels
+from spikeserve.training.data.normalise import declare, lost_levels, merged_levels
 from spikeserve.training.data.numpy_files import open_npz, read_npy
 from spikeserve.training.data.pictures import FORMATS, read_pictures
 from spikeserve.training.data.samples import GAPS, Arrays, read_samples
@@ -97,7 +97,7 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
         raise InvalidData("normalise: is 'each', but samples have lengths of their own, expected one for all")
     for split in (training, validation, test):
         split.pad(silence(declared))
-    warnings = lost_levels(training, declared)
+    warnings = merged_levels(first, named[first]) + lost_levels(training, declared)
     name = config.folder.resolve().name if config.file is None else config.file.stem
     if (inferred and time) or named[first].shape != sent:
         kind = "series, with time as the first axis," if time else f"pictures, {show(shape)} with channels first,"

@@ -141,7 +141,20 @@ def lost_levels(training: Split, declared: Input) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _loses(raw: Samples, rounded: Samples) -> bool:
+def merged_levels(name: str, raw: NDArray[Any]) -> tuple[str, ...]:
+    """Return a sentence where float32 merges the values of a feature of an array (n, …), such as Unix times."""
+    some = raw[:: math.ceil(len(raw) / JUDGED)].reshape(-1, math.prod(raw.shape[1:]))
+    kept = some.astype(np.float32)
+    near = np.ptp(kept, axis=0) < FEW_LEVELS * np.spacing(np.abs(kept).max(axis=0))
+    merged = [number for number in np.flatnonzero(near) if _loses(some[:, number], kept[:, number])]
+    if not merged:
+        return ()
+    which = f"feature {merged[0]}" + (f" and {len(merged) - 1} others" if merged[1:] else "")
+    left, levels = len(np.unique(kept[:, merged[0]])), len(np.unique(some[:, merged[0]]))
+    return (f"{name}: float32 keeps {left} of {levels} values of {which}: subtract the lowest, or take differences",)
+
+
+def _loses(raw: NDArray[Any], rounded: NDArray[Any]) -> bool:
     return len(np.unique(rounded)) < FEW_LEVELS <= len(np.unique(raw))
 
 
