@@ -160,7 +160,7 @@ async function useFile(file) {
   try {
     if (file.type.startsWith("image/")) return await useImage(file);
     const shown = file.name.endsWith(".npy") && file.size <= SHOWN_BYTES ? firstOf(readNpy(await file.arrayBuffer())) : undefined;
-    if (image && shown) pad.shares = sharesOf(model, shown);
+    if (image) pad.shares = shown ? sharesOf(model, shown) : pad.shares.fill(0);
     press(-1);
     use({ file, shown, name: file.name });
     at("file-name").textContent = `${file.name}, ${plain(file.size)} bytes`;

@@ -354,6 +354,13 @@ def test_a_slider_has_the_time_steps_and_what_is_wiped_or_refused_leaves_no_answ
     visit.complaints.clear()  # of the status, which was meant
 
 
+def test_an_array_in_fortran_order_is_drawn_as_the_server_reads_it(visit: Visit) -> None:
+    open_file(visit, "columns.npy", npy(np.asfortranarray(square(2, 5, 16).astype(int))))
+    visit.see(("#file-name", "columns.npy"))
+    dark = (visit.grid(visit.page.locator("#pad"), 8, 8) == visit.colours("ink")).all(axis=2)
+    assert np.argwhere(dark).tolist() == [[2, 5]]
+
+
 def choose_neuron(visit: Visit, neurons: str) -> None:
     visit.page.locator("#membrane-layer").select_option("neuron5")
     visit.page.locator("#membrane-neurons").fill(neurons)
