@@ -62,11 +62,9 @@ function asked() {
 
 function showSteps() { at("steps-text").textContent = `${at("steps").value} time steps`; }
 
-function exampleButton(example, index) {
-  const picture = make("canvas");
-  const button = make("button", { type: "button", "aria-label": `Example ${index + 1}`, "aria-pressed": "false" }, picture, `${index + 1}`);
+function exampleButton(_, index) {
+  const button = make("button", { type: "button", "aria-label": `Example ${index + 1}`, "aria-pressed": "false" }, make("canvas"), `${index + 1}`);
   button.addEventListener("click", () => chooseExample(index));
-  drawThumbnail(picture, example);
   return button;
 }
 
@@ -101,6 +99,11 @@ export function overTime(given = sample) {
 
 // Pictures
 
+// Draws the examples' pictures, in the colours of the scheme that is chosen now.
+export function drawThumbnails() {
+  at("examples").querySelectorAll("canvas").forEach((canvas, index) => drawThumbnail(canvas, examples[index]));
+}
+
 function drawThumbnail(canvas, example) {
   if (image) return drawImage(canvas, image, sharesOf(model, example));
   const events = model.coding === "spikes" ? eventsOf(model, example) : null;
@@ -109,6 +112,7 @@ function drawThumbnail(canvas, example) {
   const steps = events ? model.time_steps : perStep(model) ? example.length : 1;
   canvas.width = Math.min(steps, THUMBNAIL);
   canvas.height = Math.min(units, THUMBNAIL);
+  canvas.style.objectFit = "fill";
   const pen = canvas.getContext("2d");
   pen.fillStyle = colours()[0];
   const dot = (t, unit, alpha) => {

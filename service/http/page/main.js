@@ -4,7 +4,7 @@ import { showAnswer, showLabels, showNoAnswer } from "./answer.js";
 import { showCard } from "./card.js";
 import { setSteps, setUpCursor, stop, timeBar } from "./cursor.js";
 import { at, colours, counted, make, rounded, sum } from "./dom.js";
-import { currentSample, drawInput, fields, overTime, setUpInputs, showInputs } from "./inputs.js";
+import { currentSample, drawInput, drawThumbnails, fields, overTime, setUpInputs, showInputs } from "./inputs.js";
 import { redrawLive, showLive, stopLive } from "./live.js";
 import { pickNeuron, setUpMembranes, showMembranes } from "./membrane.js";
 import { firing, hasClasses, imageOf } from "./model.js";
@@ -186,7 +186,7 @@ function wait(list) {
 // Views
 
 const VIEWS = {
-  try: () => { drawInput(); show(); },
+  try: () => { drawThumbnails(); drawInput(); show(); },
   live: () => showLive(at("live"), model, examples, currentSample(), showError),
   versions: () => showVersions(at("versions"), model, currentSample(), fields()),
   card: () => showCard(at("card"), model),

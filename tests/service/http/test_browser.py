@@ -361,6 +361,13 @@ def test_an_array_in_fortran_order_is_drawn_as_the_server_reads_it(visit: Visit)
     assert np.argwhere(dark).tolist() == [[2, 5]]
 
 
+def test_pictures_of_examples_are_drawn_again_in_the_ink_of_another_colour_scheme(visit: Visit) -> None:
+    visit.page.emulate_media(color_scheme="dark")
+    visit.page.evaluate("() => new Promise(requestAnimationFrame)")  # before which the page is told
+    picture = visit.grid(visit.page.locator("#examples canvas").first, 8, 8)
+    assert (picture == visit.colours("ink")).all(axis=2).any()
+
+
 def choose_neuron(visit: Visit, neurons: str) -> None:
     visit.page.locator("#membrane-layer").select_option("neuron5")
     visit.page.locator("#membrane-neurons").fill(neurons)
