@@ -81,7 +81,6 @@ export function courses(model, { raster, membrane }, steps) {
   const classes = model.labels.length;
   const { readout } = model;
   const last = model.nodes.at(-1);
-  if (!last) return null;
   if (!readout.endsWith("_membrane") && last.fires) {
     if (product(last.shape) !== classes || !raster?.[last.name]) return null;
     return ofSpikes(readout, raster[last.name], classes, steps);

@@ -664,6 +664,10 @@ def test_the_model_card_is_rendered_without_ever_being_html(visit: Visit) -> Non
     card, title = visit.page.locator("#card .prose"), "#card .prose :is(h2, h3):text-is('Firing rates')"
     visit.open("Model card")
     visit.see((title, 1), ("#card td:text-is('12.05%')", 1), ("[aria-label=Layers] tr", 12))  # 11, and the head
+    visit.see(("[aria-label=Layers] td:text-is('float32')", 4))  # of two Conv2d and two Linear
+    about = visit.page.locator(".scroll[aria-label=About]")
+    about.locator("td").nth(3).evaluate("(cell) => cell.append(': compiling kernels: answers come until then')")
+    expect(about).to_have_js_property("scrollWidth", about.evaluate("(box) => box.clientWidth"))  # nothing is cut
     visit.open("Model card", "odd")
     expect(card).to_contain_text("[l](javascript:1)")
     tags = card.evaluate("(card) => [...card.querySelectorAll('*')].map(({ tagName }) => tagName.toLowerCase())")
