@@ -66,6 +66,7 @@ export function timeBar() {
     requestAnimationFrame(play);
   });
   follow(bar, () => {
+    bar.hidden = steps === 1;  // nothing to play
     const text = `step ${step} (0 to ${steps - 1})`;
     button.textContent = playing === null ? "Play" : "Stop";
     slider.max = steps - 1;

@@ -1,7 +1,7 @@
 // The input: examples to click, a pad to draw on, a file to drop, or a sample that is typed in.
 import { accumulated, cameraOf } from "./camera.js";
 import { follow } from "./cursor.js";
-import { asJson, at, colours, extent, make, plain, product, rounded } from "./dom.js";
+import { asJson, at, colours, counted, extent, make, plain, product, rounded } from "./dom.js";
 import { allowsSteps, eventsOf, firstSample, imageOf, perStep, rawOf, shaped, sharesOf } from "./model.js";
 import { readNpy } from "./npy.js";
 import { Pad, drawImage } from "./pad.js";
@@ -60,7 +60,7 @@ function asked() {
   return `${click}A sample of shape ${size}, ${range}.`;
 }
 
-function showSteps() { at("steps-text").textContent = `${at("steps").value} time steps`; }
+function showSteps() { at("steps-text").textContent = counted(at("steps").valueAsNumber, "time step"); }
 
 function exampleButton(_, index) {
   const button = make("button", { type: "button", "aria-label": `Example ${index + 1}`, "aria-pressed": "false" }, make("canvas"), `${index + 1}`);

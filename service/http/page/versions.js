@@ -24,8 +24,9 @@ export function showVersions(host, model, sample, fields) {
   host.replaceChildren(
     make("section", { className: "wide" }, make("h2", {}, "Versions side by side"), make("p", {}, about),
       make("div", { className: "row" }, ...(ready.length > 1 ? choices : [])), error, verdict),
-    ...(sample ? [timeBar(), results] : []),
+    ...(ready.length > 1 && sample ? [timeBar(), results] : []),
   );
+  if (ready.length < 2) return undefined;  // the answer of one stands under “Try”
   if (!sample) {
     verdict.textContent = "No input is chosen. Choose one under “Try”.";
     return undefined;
@@ -43,7 +44,7 @@ export function showVersions(host, model, sample, fields) {
       results.replaceChildren(...made.map(({ side }) => side));  // both first, since a plot is as wide as its place then is
       made.forEach(({ race, rasters }, k) => draw(race, rasters, answers[k]));
       setSteps(Math.max(...answers.map(({ prediction }) => prediction.steps)), (step) => answers.map((answer) => told(answer, step)).join(", "));
-      if (answers.length > 1) verdict.textContent = difference(answers);
+      verdict.textContent = difference(answers);
     } catch (fault) {
       if (!wanted()) return;
       results.replaceChildren();

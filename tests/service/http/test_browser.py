@@ -406,6 +406,7 @@ def bars(headline: str, names: list[str], numbers: list[str], best: int) -> list
 
 
 MEL = "8 mel bands are taken from the sound, 80 to 4,000 Hz: each input"
+NO_PLAY = (".time:visible", 0)  # where a run has one step, or there is nothing to compare
 SOME_EVENTS = ("#live tbody td:nth-child(3):text-matches('[1-9]') >> nth=0", 1)  # in a line of a session's windows
 # A model, what somebody types or does, and what the page then says where; a sentence alone is an error.
 SAID: list[tuple[str, str | Callable[[Visit], None], str | list[tuple[str, Any]]]] = [
@@ -417,6 +418,8 @@ SAID: list[tuple[str, str | Callable[[Visit], None], str | list[tuple[str, Any]]
     ("any", session("Listen", "", "NotFoundError"), "There is no microphone."),
     ("any", session("Listen", "", "NotReadableError"), "The microphone could not be opened: busy"),
     ("digits", lambda visit: choose_neuron(visit, "64"), [("#membranes", "A neuron is 64, expected a whole number")]),
+    ("any", lambda visit: visit.page.locator("#steps").fill("1"), [("#steps-text", ["1 time step"]), NO_PLAY]),
+    ("braille", lambda visit: visit.open("Versions"), [("#versions", "Of braille one version is ready, 1."), NO_PLAY]),
     ("late", lambda visit: visit.open("Live"), [("#live", "late has no sessions: its coding is latency")]),
     ("braille", hold_the_pointer, [SOME_EVENTS]),
     # Of 8 bands from 80 to 4000 Hz, 122 to 2146 mel, the middles lie 2024 / 9 = 225 mel apart. 1000 Hz are 1000 mel,
@@ -751,7 +754,8 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
 
 
 def test_while_models_load_the_page_asks_again_and_long_rasters_are_left_out(browser: Any, repository: Path) -> None:
-    flags = ("--max-body-bytes", "1000", "--max-pending-bytes", "1000")
+    flags = ("--max-body-bytes", "1000", "--max-pending-bytes", "1000", "--versions", "all")
+    publish(repository, toy())
     with running(repository, *flags, ready=0) as service, visiting(browser, service.url) as visit:
         visit.see(("#facts", "synaptic operations"), ("#error", [""]))
         body = {"inputs": [example(service.url, "toy", 0)], "return": ["spikes_per_node", "raster"], "time_steps": 3}
