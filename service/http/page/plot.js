@@ -134,6 +134,6 @@ function roundNumbers(low, high, most) {
   const power = 10 ** Math.floor(Math.log10(least));
   const apart = [1, 2, 5, 10].find((factor) => factor * power >= least) * power;
   const numbers = [];
-  for (let k = Math.ceil(low / apart); k * apart <= high + apart * 1e-9; k += 1) numbers.push(k * apart);
+  for (let k = Math.ceil(low / apart); k * apart <= high + apart * 1e-9; k += 1) numbers.push(k * apart + 0);  // not -0
   return numbers;
 }
