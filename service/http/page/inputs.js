@@ -48,15 +48,16 @@ export function showInputs(chosen, found) {
 
 function asked() {
   const { shape, low, high } = model.input;
-  const size = shape.join(" × "), range = `from ${rounded(extent([low].flat())[0])} to ${rounded(extent([high].flat())[1])}`;
+  const size = shape.join(" × "), each = shape.length === 1 ? counted(shape[0], "channel") : size;
+  const range = `from ${rounded(extent([low].flat())[0])} to ${rounded(extent([high].flat())[1])}`;
   const click = examples.length > 0 ? "Click an example. " : "";
   if (drawable()) return `${click}${click ? "Or draw" : "Draw"} here, ${image.height} × ${image.width}.`;
   if (camera) {
     const colours = camera.channels === 2 ? ": orange where it became brighter, blue where darker" : "";
     return `${click}Events of ${size}. The picture adds them up to the cursor${colours}.`;
   }
-  if (model.coding === "spikes") return `${click}Spikes: events, or a raster of steps × ${size}.`;
-  if (model.coding === "current") return `${click}A time series of steps × ${size}, ${range}.`;
+  if (model.coding === "spikes") return `${click}Spikes: events of t and unit, or a raster of steps × ${each}.`;
+  if (model.coding === "current") return `${click}A time series of steps × ${each}, ${range}.`;
   return `${click}A sample of shape ${size}, ${range}.`;
 }
 

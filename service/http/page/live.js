@@ -3,7 +3,7 @@ import { openStream, whyNoStream } from "./api.js";
 import { colours, extent, make, milliseconds, plain, product, rounded, showBest, theme } from "./dom.js";
 import { Levels } from "./levels.js";
 import { canListen, listen, mapping } from "./microphone.js";
-import { imageOf, perStep, sharesOf } from "./model.js";
+import { imageOf, inputName, perStep, sharesOf } from "./model.js";
 import { Pad } from "./pad.js";
 import { context } from "./plot.js";
 import { Sensor } from "./sensor.js";
@@ -134,7 +134,7 @@ function layOut(host, model, examples, sample) {
     live.board = boardOf(canvas, model, sample?.value ?? sample?.shown ?? examples[0]);
     const count = product(model.input.shape);
     live.rows = Math.min(MOST_ROWS, count);
-    live.rowName = live.rows === count ? "a value" : `about ${plain(Math.round(count / live.rows))} values`;
+    live.rowName = live.rows === count ? `one ${inputName(model)}` : `about ${plain(Math.round(count / live.rows))} ${inputName(model)}s`;
     clear.addEventListener("click", () => live.board.clear());
   }
   redraw = () => { (live.sensor ?? live.board).draw(); drawStrip(live, [], 0); };
@@ -271,5 +271,5 @@ function drawStrip({ strip, rows, rowName, entryUs }, inputs, now) {
   pen.textBaseline = "top";
   pen.fillText(`2 s ago; each row is ${rowName}`, 0, height + 4);
   pen.textAlign = "right";
-  pen.fillText("now (time, s)", width, height + 4);
+  pen.fillText("now", width, height + 4);
 }

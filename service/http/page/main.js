@@ -7,7 +7,7 @@ import { at, colours, counted, make, rounded, sum } from "./dom.js";
 import { currentSample, drawInput, drawThumbnails, fields, overTime, setUpInputs, showInputs } from "./inputs.js";
 import { redrawLive, showLive, stopLive } from "./live.js";
 import { pickNeuron, setUpMembranes, showMembranes } from "./membrane.js";
-import { firing, hasClasses, imageOf } from "./model.js";
+import { firing, hasClasses, imageOf, inputName } from "./model.js";
 import { showOperator } from "./operator.js";
 import { drawRace } from "./race.js";
 import { addRaster, addSeries, inOrder, startsOf } from "./raster.js";
@@ -112,9 +112,9 @@ function showRasters() {
   host.replaceChildren();
   const input = overTime();
   if (input?.events) {
-    const layer = { name: "input", shape: model.input.shape, axis: "input" };
+    const layer = { name: "input", shape: model.input.shape, axis: inputName(model) };
     addRaster(host, layer, inOrder(input.events, steps), steps, { colour: colours().at(-1), time });
-  } else if (input) addSeries(host, "input", input.series, { colour: colours().at(-1), time });
+  } else if (input) addSeries(host, "input", input.series, { colour: colours().at(-1), time, axis: inputName(model) });
   const layers = firing(model), starts = [];
   layers.forEach((layer, index) => {
     const spikes = prediction.raster?.[layer.name];

@@ -11,6 +11,9 @@ export const perStep = ({ coding }) => coding === "spikes" || coding === "curren
 // A sample with a value for each step has its own time steps.
 export const allowsSteps = (model) => !perStep(model);
 
+// How each value of an input is called: those of a vector are channels.
+export const inputName = ({ input: { shape } }) => (shape.length === 1 ? "channel" : "input");
+
 export const hasClasses = ({ scores }) => scores !== "values";
 
 // The size of an input that is an image: its channels (1 or 3), height and width. A flat vector whose length is a square

@@ -27,14 +27,15 @@ export function inOrder({ t, unit }, steps) {
 export function addRaster(host, layer, spikes, steps, { colour, time, onPick }) {
   const units = product(layer.shape);
   const starts = startsOf(spikes.t, steps);
-  const size = layer.shape.length > 1 ? layer.shape.join(" × ") : plain(units);
+  const sizes = layer.shape.map(plain).join(" × ");
+  const size = layer.type ? `${sizes} × ${layer.type}` : layer.shape.length > 1 ? `${sizes} inputs` : counted(units, layer.axis);
   const { figure: made, note } = figure(host, layer.name);
   const height = Math.max(LEAST, Math.min(MOST, units * ROW));
   const plot = new Plot(made, { steps, height, time, label: told(layer, units, spikes, starts, steps) });
   paint(plot, spikes, units, colour);
   plot.axis(layer.axis ?? "neuron", [["0", plot.top + height / units / 2], [plain(units - 1), plot.top + height - height / units / 2]]);
   follow(made, (step) => {
-    if (step < steps) note.textContent = `${size}${layer.type ? ` × ${layer.type}` : " inputs"}; ${counted(starts[step + 1] - starts[step], "spike")} at step ${step}`;
+    if (step < steps) note.textContent = `${size}; ${counted(starts[step + 1] - starts[step], "spike")} at step ${step}`;
   });
   if (onPick) {
     plot.element.title = "Click: the step. Double-click: the membrane of that neuron.";
@@ -126,12 +127,12 @@ function addMaps(host, layer, { unit }, starts, steps, colour) {
 }
 
 // Adds the figure of a time series, values[step][unit], as an image: the greater, the darker.
-export function addSeries(host, name, values, { colour, time }) {
+export function addSeries(host, name, values, { colour, time, axis }) {
   const units = values[0].length;
   const [low, high] = extent(values.flat());
   const { figure: made, note } = figure(host, name);
   const height = Math.max(LEAST, Math.min(MOST, units * ROW));
-  const label = `${name}: ${counted(units, "value")} over ${counted(values.length, "step")}, from ${rounded(low)} to ${rounded(high)}.`;
+  const label = `${name}: ${counted(units, axis)} over ${counted(values.length, "step")}, from ${rounded(low)} to ${rounded(high)}.`;
   const plot = new Plot(made, { steps: values.length, height, time, label });
   const image = new ImageData(values.length, units);
   const ink = bytesOf(colour);
@@ -140,6 +141,6 @@ export function addSeries(host, name, values, { colour, time }) {
   }));
   plot.pen.imageSmoothingEnabled = false;
   plot.pen.drawImage(drawn(image), plot.left, plot.top, plot.width, height);
-  plot.axis("value", [["0", plot.top], [plain(units - 1), plot.top + height]]);
-  follow(made, () => { note.textContent = `${counted(units, "value")} a step, from ${rounded(low)} to ${rounded(high)}`; });
+  plot.axis(axis, [["0", plot.top + height / units / 2], [plain(units - 1), plot.top + height - height / units / 2]]);
+  follow(made, () => { note.textContent = `${counted(units, axis)}, from ${rounded(low)} to ${rounded(high)}`; });
 }

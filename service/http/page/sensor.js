@@ -1,6 +1,7 @@
 // A sensor that the pointer plays: a field of pixels, or a row of units, whose events are taken by the session.
 import { Accumulated } from "./camera.js";
-import { make, product, theme } from "./dom.js";
+import { counted, make, product, theme } from "./dom.js";
+import { inputName } from "./model.js";
 import { context } from "./plot.js";
 
 const MOST_HEIGHT = 320; // pixels of the field
@@ -21,7 +22,8 @@ export class Sensor {
     this.units = !camera;
     this.polarity = events?.polarity ?? (camera && shape[0] === 2 ? "channels" : "merged");
     this.rows = this.units ? this.width : this.height;
-    this.rowName = this.units ? "a unit" : "a row of the sensor";
+    this.unitName = events ? "unit" : inputName(model);
+    this.rowName = this.units ? `one ${this.unitName}` : "one row of the sensor";
     this.seen = camera ? new Accumulated(this) : null; // what the session's events have drawn
     this.until = 0;       // the time up to which it has
     this.waiting = [];    // events that are not taken yet
@@ -85,7 +87,7 @@ export class Sensor {
 
   draw() {
     const { canvas, width, height, place } = this;
-    canvas.setAttribute("aria-label", this.units ? `${width} units, one under the other; at unit ${place.x}` :
+    canvas.setAttribute("aria-label", this.units ? `${counted(width, this.unitName)}, one under the other; at ${this.unitName} ${place.x}` :
       `A sensor of ${width} × ${height} pixels; at column ${place.x}, row ${place.y}`);
     const box = canvas.parentElement.clientWidth;
     const [columns, rows] = this.units ? [1, width] : [width, height];

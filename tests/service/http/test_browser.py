@@ -420,6 +420,7 @@ SAID: list[tuple[str, str | Callable[[Visit], None], str | list[tuple[str, Any]]
     ("digits", lambda visit: choose_neuron(visit, "64"), [("#membranes", "A neuron is 64, expected a whole number")]),
     ("any", lambda visit: visit.page.locator("#steps").fill("1"), [("#steps-text", ["1 time step"]), NO_PLAY]),
     ("braille", lambda visit: visit.open("Versions"), [("#versions", "Of braille one version is ready, 1."), NO_PLAY]),
+    ("braille", lambda visit: visit.open("Live"), [(".board canvas@aria-label", re.compile("^12 channels, "))]),
     ("late", lambda visit: visit.open("Live"), [("#live", "late has no sessions: its coding is latency")]),
     ("braille", hold_the_pointer, [SOME_EVENTS]),
     # Of 8 bands from 80 to 4000 Hz, 122 to 2146 mel, the middles lie 2024 / 9 = 225 mel apart. 1000 Hz are 1000 mel,
@@ -501,9 +502,9 @@ def test_the_race_says_when_the_answer_was_decided_and_ends_at_what_is_read_out(
     visit.choose("braille")
     best = asked(url, "braille", **{"return": ["membrane"]})
     mean = significant(np.mean(best["membrane"]["output"], axis=0).max())
-    label = re.compile("Raster of input: 12 inputs over 256 steps; 659 spikes")
     visit.see(("#race figcaption >> nth=0", f"after step 255: {best['label']} has {mean}, "))
-    visit.see((f"{figure('input')} canvas@aria-label", label))
+    told = re.compile("Raster of input: 12 channels over 256 steps; 659 spikes")
+    visit.see((f"{figure('input')} canvas@aria-label", told), (f"{figure('input')} figcaption", "12 channels; "))
 
 
 def test_membranes_of_chosen_neurons_are_drawn_with_their_threshold(visit: Visit, url: str) -> None:
