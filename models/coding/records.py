@@ -118,7 +118,7 @@ class EventBinner:
         same clock as `times`, in microseconds. A stream gives its chunk and the start of a window. Raises InvalidInput
         for an event outside of the sensor, wherever its time is; `where` is how its message begins.
         """
-        self._check(records, where)
+        self.check(records, where)
         if not in_order and not (times[1:] >= times[:-1]).all():
             order = np.argsort(times, kind="stable")
             records, times = records[order], times[order]
@@ -187,15 +187,15 @@ class EventBinner:
             )
         return self.between(records, times, start, steps, where)
 
-    def _check(self, records: Records, where: str) -> None:
-        """Raise InvalidInput for the first event outside of the sensor."""
+    def check(self, records: Records, where: str, first: int = 0) -> None:
+        """Raise InvalidInput for the first event outside of the sensor; `first` is the number of the first record."""
         x, y = records["x"], records["y"] & (ON - 1)
         if x.max(initial=0) < self.width and y.max(initial=0) < self.height:
             return
         at = int(np.argmax((x >= self.width) | (y >= self.height)))
         sensor = "×".join(str(size) for size in self.events.sensor)
         raise InvalidInput(
-            f"{where}: event {at} is at x {x[at]}, y {y[at]}, expected x 0 to {self.width - 1} and y 0 to "
+            f"{where}: event {first + at} is at x {x[at]}, y {y[at]}, expected x 0 to {self.width - 1} and y 0 to "
             f"{self.height - 1}, the sensor of {sensor} that this model knows"
         )
 

@@ -104,6 +104,9 @@ ROWS: list[tuple[str, tuple[int, ...], str, str | list[str]]] = [
     ("spikes", ANY, '{"type": "events", "t": [0]}', "a message of events has other lists"),
     ("spikes", ANY, '{"type": "events", "t": [0], "unit": [0, 1]}', "events: 1 t for 2 unit, expected as many of both"),
     ("spikes", ANY, '{"type": "events", "t": [-1], "unit": [0]}', "message: t[0] is -1, expected at least 0"),
+    ("spikes", FIRST, '{"type": "events", "t": [0, 9], "unit": [0, 2]}', "events: event 1 is at x 2, y 0, expected x"),
+    ("spikes", LATER, '{"type": "events", "t": [0], "unit": [2]}', "events: event 2 is at x 2, y 0"),  # and late
+    ("spikes", LATER, '{"type": "events", "t": [9000], "x": [1], "y": [1]}', "events: event 2 is at x 1, y 1"),
     ("spikes", ANY, '{"type": "time", "t": 1, "now": 2}', "message: now is not a field here"),
     ("spikes", FIRST, state("?"), "state: is not base64"),
     ("spikes", FIRST, state("AAA\u00e9"), "state: is not base64"),

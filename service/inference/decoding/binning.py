@@ -30,15 +30,16 @@ _PLACES[[((0x03F79D71B4CB0A89 << place) % 2**64) >> 58 for place in range(64)]] 
 def _read_records(records: Any, last: int, waiting: Any, bounds: Any) -> int:
     """Write records (events,), each of 64 bits, and their times into `waiting` (2 * events,); return the last time.
 
-    `last` is the time before the first one: each time is the one nearest to the time before it. `bounds` (2,) become
-    the earliest and the latest time.
+    `last` is the time before the first one: each time is the one nearest to the time before it. `bounds` (4,) become
+    the earliest and the latest time, the largest column and the largest row.
     """
-    time, least, most = last, np.int64(2**62), np.int64(-(2**62))
+    time, least, most, right, bottom = last, np.int64(2**62), np.int64(-(2**62)), np.int64(0), np.int64(0)
     for k in range(records.size):
         time += ((records[k] & _LOW) - time + _HALF & _LOW) - _HALF
         least, most = min(least, time), max(most, time)
+        right, bottom = max(right, records[k] >> 32 & _WORD), max(bottom, records[k] >> 48 & _ROW)
         waiting[2 * k], waiting[2 * k + 1] = time, records[k]
-    bounds[0], bounds[1] = least, most
+    bounds[0], bounds[1], bounds[2], bounds[3] = least, most, right, bottom
     return time
 
 
@@ -91,7 +92,7 @@ bin_events = Kernel(_bin_events, counted=False)
 
 def compile_binning() -> None:
     """Make the kernels ready; it takes a second the first time on a machine."""
-    waiting, none, bounds = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(2, np.int64)
+    waiting, none, bounds = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(4, np.int64)
     read_records.call(np.frombuffer(bytes(8), np.int64), 0, waiting, bounds)
     bin_events.call(waiting, none, none, 1, none, none, 1, 1, np.zeros(1, np.uint64), np.zeros(1, np.int32), bounds)
 
@@ -125,9 +126,9 @@ class WindowBinner:
         return EventInputs(unit[:count], value, offset, steps, coder.task.input.shape)
 
 
-def read(records: NDArray[np.void], last: int) -> tuple[NDArray[np.int64], int, int, int]:
-    """Return a time and a record for each of some records (2 * events,), the bounds of the times, and the last one."""
-    waiting, bounds = np.empty(2 * len(records), np.int64), np.empty(2, np.int64)
+def read(records: NDArray[np.void], last: int) -> tuple[NDArray[np.int64], list[int], int]:
+    """Return a time and a record for each of some records (2 * events,), `_read_records`'s bounds, the last time."""
+    waiting, bounds = np.empty(2 * len(records), np.int64), np.empty(4, np.int64)
     content = np.frombuffer(records.data.toreadonly(), np.int64)
     end = read_records.call(content, last, waiting, bounds)
-    return waiting, *bounds.tolist(), end
+    return waiting, bounds.tolist(), end

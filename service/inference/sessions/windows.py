@@ -65,12 +65,11 @@ class Window(NamedTuple):
         return np.ascontiguousarray(events["record"]), np.ascontiguousarray(events["time"])
 
     def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:  # noqa: ARG002  (nothing is drawn of events)
-        """Return it as a network's inputs. Raises InvalidInput for an event outside of the sensor."""
+        """Return it as a network's inputs. Raises InvalidInput for more events of an input than its range allows."""
         inputs = self.binner.inputs(coder, [self.content], [self.start], self.steps)
         if inputs is not None:
             return inputs
-        where = f"window {self.number}"
-        events = self.binner.events.between(*self.in_order(), self.start, self.steps, where, in_order=True)
+        events = self.binner.events.between(*self.in_order(), self.start, self.steps, in_order=True)
         return coder.encode(events.t, events.unit, events.count, self.steps)
 
 
@@ -128,12 +127,15 @@ class Windows:
     def add(self, records: NDArray[Any]) -> None:
         """Add events (events,), in the order in which they came.
 
-        Raises InvalidInput where one is so far ahead that too many windows would close, and where too many wait.
+        Raises InvalidInput for one outside of the sensor, for one so far ahead that too many windows would close, and
+        where too many wait.
         """
         if not len(records):
             return
         before = int(records["t"][0]) if self.clock is None else self.clock
-        events, earliest, latest, self.clock = self.read_records(records, before)
+        events, (earliest, latest, x, y), self.clock = self.read_records(records, before)
+        if x >= self.definition.width or y >= self.definition.height:
+            self.definition.check(records, "events", self.received + self.late)
         closed = self._closed(self.watermark)
         if (
             self.start is not None

@@ -19,10 +19,10 @@ STEP_US = 1000
 def test_times_that_never_start_again_are_those_of_the_definition(clock: list[int], last: int) -> None:
     records = make_records(clock, range(len(clock)), 3, 1)
     times = unwrapped(records["t"], last)
-    waiting, earliest, latest, end = read(records, last)
+    waiting, bounds, end = read(records, last)
     assert waiting.view(WAITING)["time"].tolist() == times.tolist()
     assert waiting.view(WAITING)["record"].tolist() == records.tolist()
-    assert (earliest, latest, end) == (times.min(), times.max(), times[-1])
+    assert (bounds, end) == ([times.min(), times.max(), len(clock) - 1, 3], times[-1])
 
 
 @st.composite

@@ -16,7 +16,7 @@ from spikeserve.models.spec import EventBinning, Origin
 from spikeserve.service.inference.sessions.windows import MAX_GAP, MAX_PENDING, TOLD, Window, Windows
 from tests import held
 
-BINNING = EventBinning(step_us=1000, sensor=(4,))
+BINNING = EventBinning(step_us=1000, sensor=(4, 2))
 
 
 def closed(windows: Windows) -> list[Window]:
