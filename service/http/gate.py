@@ -81,7 +81,7 @@ class Gate:
         if self.changes != self.catalog.changes:
             self._list()
         by_name = dict(headers)
-        kind = by_name.get(CONTENT_TYPE, JSON if CONTENT_ENCODING in by_name else b"")
+        kind = by_name.get(CONTENT_TYPE) or (JSON if CONTENT_ENCODING in by_name else b"")
         endpoint = self.endpoints.get((url, KINDS.get(kind.lower(), kind)))
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None

@@ -39,11 +39,11 @@ class BodyFormat(StrEnum):
 
 
 def media_type(headers: Mapping[bytes, bytes], *types: bytes) -> bytes | None:
-    """Return which of `types`, which a route takes, the Content-Type is; None where there is none.
+    """Return which of `types`, which a route takes, the Content-Type is; None where it is missing or empty.
 
     A form is one of them where the route takes arrays and recordings. Raises UnsupportedMedia.
     """
-    kind = headers.get(CONTENT_TYPE)
+    kind = headers.get(CONTENT_TYPE) or None
     if kind is None or kind in types:
         return kind
     plain = _plain(kind)

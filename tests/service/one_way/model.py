@@ -268,7 +268,7 @@ NUMBERS = st.one_of(
 ODD_LINES = (
     b"Connection: keep-alive|X-Request-ID: odd id!|X-Request-Timeout-Ms: 0900|Inference-Header-Content-Length: 1"
     b"|X-Request-Timeout-Ms: +900|Content-Encoding: identity|content-type: application/json |Authorization: Bearer none"
-    b"|Accept: a|Accept: b"
+    b"|Accept: a|Accept: b|Content-Type:"
 ).split(b"|")
 ODD_BYTES = [b"", b",", b"]", b"[", b'"', b"\xff", b"0", b" ", b"\n", b"\t \r\n", b"\f"]
 TWICE = [b'{"inputs":[[1,0]],', b'{"return":["spikes_per_node"],']  # for the beginning of a body, one in its place
@@ -312,6 +312,7 @@ ODD: list[tuple[Ask, dict[str, Any], int]] = [
     (Ask(), {"odd": [(BYTE, 0, TWICE[0])]}, 400),
     (Ask(), {"odd": [(BYTE, 0, TWICE[1])]}, 200),
     (Ask(), {"odd": [(LINE, 0, b"Accept: a\r\n"), (LINE, 1, b"Accept: b\r\n")]}, 200),
+    *((Ask(kind=kind), {"odd": [(LINE, 0, b"Content-Type:\r\n")]}, 200) for kind in ("untyped", "gzip")),
     (Ask("image"), {"odd": ending(0, b""), "samples": 5}, 413),  # 5 × 12 values at each of 4 steps
     (Ask(kind="v2 FP32", samples=2), {"odd": [(NUMBER, 1, b"1, 1, 1")]}, 400),  # three samples where the shape says two
     (Ask(kind="bytes BOOL"), {"odd": ending(1, b"\x02")}, 400),  # which is neither 0 nor 1
