@@ -84,6 +84,9 @@ class Access:
         lines = self.cors(headers.get(ORIGIN))
         if has_too_many(scope["query_string"]):
             return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, TOO_MANY), lines
+        if (count := [name for name, _ in scope["headers"]].count(AUTHORIZATION)) > 1:
+            sentence = f"the request has {count} Authorization headers, expected at most one"
+            return error_response(HTTPStatus.BAD_REQUEST, sentence), lines
         method = scope.get("method", "POST")  # a WebSocket is refused as a POST is
         if self.origins and method == "OPTIONS" and ORIGIN in headers and PREFLIGHT in headers:
             return self._preflight(RequestHeaders(scope=scope)), ()
@@ -135,9 +138,8 @@ def sender_of(scope: Scope) -> Sender:
 
 
 def _key(scope: Scope) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == AUTHORIZATION and (key := bearer_key(value)) is not None:
-            return key
+    if (key := bearer_key(dict(scope["headers"]).get(AUTHORIZATION, b""))) is not None:
+        return key
     # A page in a browser can set no header of a WebSocket but this one.
     for protocol in scope.get("subprotocols", ()):
         if protocol.startswith(KEY_SUBPROTOCOL):

@@ -313,6 +313,7 @@ ODD: list[tuple[Ask, dict[str, Any], int]] = [
     (Ask(), {"odd": [(BYTE, 0, TWICE[1])]}, 200),
     (Ask(), {"odd": [(LINE, 0, b"Accept: a\r\n"), (LINE, 1, b"Accept: b\r\n")]}, 200),
     *((Ask(kind=kind), {"odd": [(LINE, 0, b"Content-Type:\r\n")]}, 200) for kind in ("untyped", "gzip")),
+    (Ask(), {"odd": [(LINE, 1, b"Authorization: Bearer %s\r\n" % KEY.encode())]}, 400),  # a second one
     (Ask("image"), {"odd": ending(0, b""), "samples": 5}, 413),  # 5 × 12 values at each of 4 steps
     (Ask(kind="v2 FP32", samples=2), {"odd": [(NUMBER, 1, b"1, 1, 1")]}, 400),  # three samples where the shape says two
     (Ask(kind="bytes BOOL"), {"odd": ending(1, b"\x02")}, 400),  # which is neither 0 nor 1
