@@ -84,17 +84,15 @@ class Access:
         lines = self.cors(headers.get(ORIGIN))
         if has_too_many(scope["query_string"]):
             return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, TOO_MANY), lines
-        if (count := [name for name, _ in scope["headers"]].count(AUTHORIZATION)) > 1:
-            sentence = f"the request has {count} Authorization headers, expected at most one"
-            return error_response(HTTPStatus.BAD_REQUEST, sentence), lines
+        if [name for name, _ in scope["headers"]].count(AUTHORIZATION) > 1:
+            return error_response(HTTPStatus.BAD_REQUEST, "the header Authorization is repeated, expected one"), lines
         method = scope.get("method", "POST")  # a WebSocket is refused as a POST is
         if self.origins and method == "OPTIONS" and ORIGIN in headers and PREFLIGHT in headers:
             return self._preflight(RequestHeaders(scope=scope)), ()
-        refused = self.refusal(scope["path"], headers, _key(scope), posts=method == "POST")
-        if refused is None:
-            return None, lines
-        status, sentence = refused
-        return error_response(status, sentence, CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}), lines
+        if refused := self.refusal(scope["path"], headers, _key(scope), posts=method == "POST"):
+            status, sentence = refused
+            return error_response(status, sentence, CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}), lines
+        return None, lines
 
     def _preflight(self, headers: RequestHeaders) -> Response:
         """Answer a preflight: 200 with what is allowed, or 400 with a sentence."""
@@ -133,18 +131,15 @@ def is_loopback(host: str) -> bool:
 
 def sender_of(scope: Scope) -> Sender:
     """Return the sender of a request: its key, whether it is known or not, and the address that it came from."""
-    host, port = scope.get("client") or ("", 0)
-    return Sender(_key(scope) or b"", host, port)
+    return Sender(_key(scope) or b"", *(scope.get("client") or ("", 0)))
 
 
 def _key(scope: Scope) -> bytes | None:
     if (key := bearer_key(dict(scope["headers"]).get(AUTHORIZATION, b""))) is not None:
         return key
     # A page in a browser can set no header of a WebSocket but this one.
-    for protocol in scope.get("subprotocols", ()):
-        if protocol.startswith(KEY_SUBPROTOCOL):
-            return protocol.removeprefix(KEY_SUBPROTOCOL).encode()
-    return None
+    offered = [each for each in scope.get("subprotocols", ()) if each.startswith(KEY_SUBPROTOCOL)]
+    return offered[0].removeprefix(KEY_SUBPROTOCOL).encode() if offered else None
 
 
 HOST, ORIGIN, SITE = b"host", b"origin", b"sec-fetch-site"

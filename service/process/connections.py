@@ -40,7 +40,7 @@ from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservati
 from spikeserve.service.inference.scheduling.frames import JSON_LINE, Content, Endpoint
 from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.process.backlog import Backlog
-from spikeserve.service.process.cycle import CLOSE, SCOPE, Cycle
+from spikeserve.service.process.cycle import CLOSE, CONTINUE, SCOPE, Cycle
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 from spikeserve.service.process.websockets import WebSocketConnection, handshake_error
 from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
@@ -52,6 +52,7 @@ MAX_BACKLOG_BYTES = 2**16  # not parsed, or not asked for by the application, be
 WORK_PER_TURN = 512  # chunks of a body, and the rest of a part, before other connections have a turn
 WORK_OF_A_PART = 8  # in chunks; a body full of empty lines has a part for each
 IDLE_SECONDS = 0.05  # that a connection stays open at the end, so that what lies in its socket's buffer is answered
+PROBE_SECONDS = 0.5  # between the probes of a client that has closed its sending half, and may have left
 BODY_SECONDS = 0.05  # for the body of an ordinary request; the application waits for one that takes longer
 START_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 STREAM_PATH = re.compile(rb"/models/[^/?]+(/versions/[^/?]+)?/stream(\?.*)?")  # where WebSockets are accepted
@@ -133,9 +134,9 @@ class Connection(asyncio.Protocol):
         self.parser = httptools.HttpRequestParser(self)
         self.backlog = Backlog(self.limits.budget)
         self.request: OrdinaryRequest | Cycle | None = None  # that is not answered yet
-        # Whether it waits for a turn, parses what the tick has declined, closes after the answer, and closes soon: then
-        # what is received is ignored.
-        self.waits_for_turn = self.declined = self.closes = self.refused = False
+        # Whether it waits for a turn, parses what the tick has declined, closes after the answer, closes soon and
+        # ignores what it receives, and whether its client sends no more.
+        self.waits_for_turn = self.declined = self.closes = self.refused = self.at_end = False
         self.url, self.head = b"", b""  # the second is empty where the headers came in more than one piece
         self.headers: list[tuple[bytes, bytes]] = []  # of the request that is not answered yet
         self.in_headers = True  # from the end of a request to the end of the next one's headers
@@ -170,6 +171,23 @@ class Connection(asyncio.Protocol):
         if self.client is not None:
             self.limits.lost(self.client)
         del self.parser  # which refers to this connection
+
+    def eof_received(self) -> bool:
+        """Answer the complete requests of a client that closes its sending half; return whether there are any."""
+        self.at_end = True
+        self._watch(PROBE_SECONDS, self._probe)
+        return not self._is_over()
+
+    def _is_over(self) -> bool:
+        """Return whether the client sends no more, and its complete requests are answered."""
+        waits = not (self.writable.is_set() if self.request is None else self.request.more_body)
+        return self.at_end and not (waits or self.waits_for_turn)
+
+    def _probe(self) -> None:
+        """Send 100 Continue where the answer has not begun: only writing tells whether the client has left."""
+        if isinstance(self.request, Cycle) and self.request.head is None and self.parser.get_http_version() == "1.1":
+            self.transport.write(CONTINUE)
+            self._watch(PROBE_SECONDS, self._probe)
 
     def _watch(self, seconds: float, late: Callable[[], None]) -> None:
         """Call `late` after that time, unless the connection goes on before: then `late` is another one, or None.
@@ -251,6 +269,8 @@ class Connection(asyncio.Protocol):
         has_begun = self.non_body_bytes or (backlog.data and not self._must_wait())
         if self.in_headers and has_begun and self.late != self._refuse_late:
             self._watch(self.limits.header_seconds, self._refuse_late)
+        if self._is_over():
+            self.transport.close()
 
     def _settle(self, *, alone: bool) -> None:
         """Have an ordinary request answered, or wait for the rest of its body."""
@@ -383,6 +403,8 @@ class Connection(asyncio.Protocol):
         scope = {**SCOPE, **self.ends, **path, **request}
         self.closes = self.closes or version == "1.0" or not self.parser.should_keep_alive()
         self.request = Cycle(self, scope)
+        if self.at_end:
+            self._watch(PROBE_SECONDS, self._probe)
         task = self.loop.create_task(self.request.run(self.config.app, scope))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
@@ -429,13 +451,12 @@ class Connection(asyncio.Protocol):
         self.request, self.headers = None, []
         if not self.transport.is_reading():
             self.pace()
-        if self.closes:
-            self.transport.close()
-            return
-        if self.writable.is_set():
-            self._watch(self.config.timeout_keep_alive, self._close_idle)
-        if self.backlog.data:
+        if self.backlog.data and not self.closes:
             self._wait_for_turn(self.turns)
+        if self.closes or self._is_over():
+            self.transport.close()
+        elif self.writable.is_set():
+            self._watch(self.config.timeout_keep_alive, self._close_idle)
 
     def shutdown(self) -> None:
         """Close the connection soon, unless something has come by then: while a server drains, answers close theirs."""
@@ -468,7 +489,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Limit the time and the bytes of an answer that is written faster than the client reads it."""
         self.writable.clear()
-        if self.late is None:
+        if self.late in (None, self._probe):
             self._watch(self.limits.client_seconds, self._drop_answer)
         size = self.transport.get_write_buffer_size()
         try:

@@ -412,6 +412,23 @@ def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counte
         assert counted["requests_abandoned", "toy"] == 2
 
 
+def test_what_a_client_sent_in_full_is_answered_though_it_closed_its_sending_half(machine: OneWay) -> None:
+    ordinary, other = Ask(), Ask(headers=[("X-Request-Timeout-Ms", "900")])  # which goes the full way
+
+    async def ask(server: Server, sent: list[Ask], more: bytes) -> list[int]:
+        reader, writer = await server.connect()
+        writer.write(b"".join(each.request() for each in sent) + more)
+        writer.write_eof()
+        answers = [await receive(reader) for _ in sent]
+        assert await reader.read() == b""
+        writer.close()
+        return [answer.status for answer in answers]
+
+    for sent in ([ordinary], [other], [ordinary] * 3 + [other] * 3 + [ordinary]):
+        for more in (b"", b"POST", ordinary.request()[:-1]):
+            assert machine.ours.run(ask(machine.ours, sent, more)) == [200] * len(sent)
+
+
 @pytest.mark.parametrize(("sent", "status"), [(-5, 200), (0, 503)], ids=["due", "in a buffer"])
 def test_what_has_come_when_the_server_stops_is_answered_and_closes(machine: OneWay, sent: int, status: int) -> None:
     content, connections = Ask().request(), machine.ours.server.server_state.connections
