@@ -197,7 +197,7 @@ MEMORY, RASTERS = "spikeserve.training.data.{}.memory", "spikeserve.training.dat
 GET = "the train part of {0} is not in '.*{0}'; pass --download, or put the files there as the package tonic lays them"
 CUT, EMPTY = frozenset({"cut short"}), frozenset({"emptied"})
 OWN: dict[str, Any] = {"own_splits": 1, "sizes": (18, 2, 20), "labels": (0, 7)}
-NO_NPZ = r"cannot be read as an \.npz of numbers: it holds .* none of NumPy's"
+NO_NPZ = r"is no \.npz, .* read it in Python, and write its arrays by np\.savez\('data', x=x, y=y\)"
 H5 = "cannot be read as SHD or SSC"
 NPZ = "data.npz': cannot be read as an .npz of numbers: No such file"
 OF_ARRAYS = "file: not given, and folder '.*' is not one; dataset 'arrays' needs"

@@ -39,7 +39,7 @@ def test_a_run_of_a_minute_says_how_far_it_had_come_after_1_2_and_4_minutes() ->
     assert accuracy_by_minutes([*epochs(2), worse]).endswith("after 1 min, 10.00% after 2 min, 10.00% after 2.5 min")
     assert accuracy_by_minutes(epochs(2)) == ""
     assert accuracy_by_minutes([]) == ""
-    assert accuracy_by_minutes([replace(worse, validation_samples=0)]) == ""
+    assert accuracy_by_minutes([replace(worse, validation_samples=49)]) == ""
 
 
 def display(watched: list[Epoch], folder: Path, total: int = 40, *, terminal: bool = False, width: int = 80) -> str:

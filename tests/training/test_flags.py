@@ -124,6 +124,19 @@ def test_fit_leaves_all_that_a_person_would_look_for(finished: Path) -> None:
     assert TrainingConfig.read(run / "config.toml", {}).network.architecture == "4C3-AP2-16"
 
 
+def test_an_interrupted_run_says_once_whose_weights_it_keeps(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spikeserve.training.report.display.write_scalars", interrupt)  # after the first epoch
+    result = training_here("fit", "--file", stripes, "--architecture", "4", cwd=tmp_path, plots=False)
+    assert result.returncode == 130
+    kept = re.findall(r"the (?:weights|best).* (?:kept|taken)", result.stdout)
+    assert set(kept) == {"the weights of its last epoch are kept"}
+
+
 def test_the_published_bundle_gives_the_counts_of_the_evaluation(finished: Path) -> None:
     bundle = ModelRepository(finished / "repository").read("stripes")
     saved = np.load(finished / "runs" / "stripes-1" / "evaluation.npz")

@@ -5,6 +5,7 @@ They run in this process. A named pipe stands for all files that are none: who o
 
 import json
 import os
+import pickle
 import resource
 import shutil
 import sys
@@ -36,6 +37,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "escape.toml").write_text('[data]\ndataset = "\\u001b[31m"\n')
     with (folder / "large.toml").open("wb") as file:
         file.truncate(2**40)  # sparse: it takes no disk
+    np.save(folder / "x.npy", np.zeros((40, 4)))
+    (folder / "data.pkl").write_bytes(pickle.dumps([1]))
+    (folder / "data.json").write_text("[1]")
     for suffix in (".npz", ".toml"):
         os.mkfifo(folder / f"pipe{suffix}")
     return folder
@@ -74,6 +78,10 @@ FIT_FLAGS: list[tuple[list[str], str]] = [
     (["--split-seed", "4294967296"], "configuration: data.split_seed: input should be less than 4294967296"),
     (["--shift", "1" + "0" * 20], "configuration: augment.shift: input should be less than 2147483648"),
     (["--learning-rate", "1e300"], "configuration: optimisation.learning_rate: 1e+300 does not fit into float32"),
+    (["--file", "x.npy"], "'x.npy': is no .npz, .csv or .parquet: read it by np.load, and write its arrays by np."),
+    (["--file", "data.pkl"], "'data.pkl': is no .npz, .csv or .parquet: read it by pickle.load, and write"),
+    (["--file", "data.json", "--name", "a"], "'data.json': is no .npz, .csv or .parquet: read it by json.load"),
+    (["--name", "a"], "--name would be ignored: it is the name of the model that --repository publishes; add --rep"),
     (["--file", "pipe.npz"], "'pipe.npz': cannot be read as an .npz of numbers: it is a pipe, a socket or a devic"),
     (["--config", "pipe.toml"], "config: 'pipe.toml' cannot be read: it is a pipe, a socket or a device"),
     (["--config", "large.toml"], "config: 'large.toml' cannot be read: it has 1,099,511,627,776 bytes, expected a"),

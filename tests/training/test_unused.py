@@ -164,10 +164,6 @@ def test_a_field_that_would_be_ignored_is_refused(home: Path, tmp_path: Path, mo
     assert refused("fit", "--config", own).startswith("data.downsample would be ignored: ")
 
 
-def test_a_name_without_a_repository_is_refused() -> None:
-    assert refused("fit", "--name", "mine").startswith("--name would be ignored: ")
-
-
 def test_a_report_knows_its_data_by_the_run_or_names_the_flags(home: Path, tmp_path: Path) -> None:
     publish(tmp_path, toy())
     for words in (("report", tmp_path / "toy" / "1"), ("calibrate", "toy", "--repository", tmp_path)):

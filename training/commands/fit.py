@@ -25,7 +25,7 @@ from spikeserve.training.fit.devices import join
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import check_start, run_job
 from spikeserve.training.report.display import shown
-from spikeserve.training.report.epochs import SILENT, accuracy_by_minutes
+from spikeserve.training.report.epochs import SILENT, accuracy_by_minutes, kept
 
 INTERRUPTED = 130
 
@@ -68,8 +68,6 @@ def fit(
         settings = TrainingConfig.read(config, overrides)
     if name:
         require_name(name)
-        if not repository:
-            raise InvalidConfig("--name would be ignored: it is the name of the model that --repository publishes")
     if resume:
         data = load_data(settings)
         settings = settings.for_data(data.training.samples.shape)
@@ -81,6 +79,11 @@ def fit(
             shape = show(data.training.samples.shape[1:])
             said = f"Architecture {settings.network.architecture}, which suits {len(data.training)} samples of {shape}"
             console.print(said, highlight=False, markup=False, soft_wrap=True)
+    if name and not repository:
+        raise InvalidConfig(
+            "--name would be ignored: it is the name of the model that --repository publishes; add --repository "
+            "repository, or leave out --name"
+        )
     fitting, samples = settings.optimisation, len(data.training)
     said = (
         f"{samples} training samples: the readout of random kernels is solved, and validated by leaving each sample out"
@@ -113,7 +116,8 @@ def fit(
         console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Run folder: {run.path}")
     if job.fitted.interrupted:
-        console.print(f"Interrupted; the best epoch so far is kept. Go on with: fit --resume {run.path}")
+        said = kept(job.fitted.best.validation_samples)
+        console.print(f"Interrupted; {said}. Go on with: fit --resume {run.path}")
         raise typer.Exit(INTERRUPTED)
     if repository:
         publish_run(run, data, repository, name or data.name, job=job)

@@ -70,8 +70,9 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
     Raises InvalidData with one sentence for whatever cannot be trained on.
     """
     inferred, read_as = coding is None, ""
-    if config.file is None:
-        named, coding = _read_folder(config.folder, coding)
+    folder = config.folder if config.file is None else config.file
+    if config.file is None or (folder.is_dir() and not surest("reader", folder, {})):
+        named, coding = _read_folder(folder, coding)
     elif config.file.suffix.lower() in SUFFIXES:
         named, read_as = read_table(config.file)
     else:

@@ -18,6 +18,8 @@ PICKLE = (
     "it holds Python objects or none of NumPy's, expected numbers, or text for labels; a list of sequences of "
     "different lengths is written as x=np.concatenate(x), lengths=[len(each) for each in x]"
 )
+UTF8 = "; save it as UTF-8, in Excel by 'CSV UTF-8', or write it again by iconv -f latin1 -t utf-8"
+READ_BY = {".npy": "by np.load", ".pkl": "by pickle.load", ".pickle": "by pickle.load", ".json": "by json.load"}
 
 
 @contextmanager
@@ -25,10 +27,14 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
     """Open an .npz, whose arrays are read when they are asked for; raises InvalidData, also where that fails."""
     with explained(path, "an .npz of numbers"):
         require_plain(path, memory())
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy leaves a damaged one open
-            if (size := sum(member.file_size for member in file.zip.infolist())) > memory():
-                raise ValueError(f"its arrays have {size} bytes, expected at most {memory()}, which is the memory")
-            yield file
+        with path.open("rb") as opened:  # NumPy leaves a damaged one open
+            if not opened.peek(2).startswith(b"PK"):
+                how = f"read it {READ_BY.get(path.suffix.lower(), 'in Python')}, and write its arrays"
+                raise InvalidData(f"'{path}': is no .npz, .csv or .parquet: {how} by np.savez('{path.stem}', x=x, y=y)")
+            with np.load(opened, allow_pickle=False) as file:
+                if (size := sum(member.file_size for member in file.zip.infolist())) > memory():
+                    raise ValueError(f"its arrays have {size} bytes, expected at most {memory()}, which is the memory")
+                yield file
 
 
 def read_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
@@ -53,4 +59,5 @@ def explained(path: Path, kind: str) -> Iterator[None]:
     except Exception as error:  # zipfile, zlib, NumPy and Python's parser of literals have a dozen for damaged files
         why = " ".join(str((isinstance(error, OSError) and error.strerror) or error or type(error).__name__).split())
         why = PICKLE if "pickle" in why else why  # NumPy advises to trust the file
+        why += UTF8 if isinstance(error, UnicodeDecodeError) else ""
         raise InvalidData(f"'{path}': cannot be read as {kind}: {why}") from error

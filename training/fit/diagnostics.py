@@ -9,7 +9,7 @@ import numpy as np
 
 from spikeserve.training.config import UPDATES, TrainingConfig
 from spikeserve.training.data.dataset import Dataset
-from spikeserve.training.report.epochs import CLIP_NORM, ENOUGH, Epoch
+from spikeserve.training.report.epochs import CLIP_NORM, ENOUGH, Epoch, kept
 from spikeserve.training.report.evaluate import Evaluation
 
 EXPLODING = 1000.0  # times CLIP_NORM: the median length of the gradient over an epoch
@@ -27,16 +27,11 @@ def at_start(config: TrainingConfig, data: Dataset) -> Iterator[str]:
             f"{len(data.training)} training samples in batches of {config.optimisation.batch_size} are {updates} "
             f"updates of the weights, which usually need {UPDATES}: more --epochs or a smaller --batch-size may help"
         )
+    few = f"{len(data.validation)} validation samples are too few to choose an epoch by, expected {ENOUGH}"
     if not len(data.validation):
-        yield (
-            "nothing is held out for validation, since a class or the groups have too few samples: the weights at the "
-            "end are taken"
-        )
-    elif len(data.validation) < ENOUGH:
-        yield (
-            f"{len(data.validation)} validation samples are too few to choose an epoch by, expected {ENOUGH}: the "
-            "weights at the end are taken"
-        )
+        few = "nothing is held out for validation, since a class or the groups have too few samples"
+    if len(data.validation) < ENOUGH:
+        yield f"{few}: {kept(len(data.validation))}"
 
 
 def chance(evaluation: Evaluation) -> str | None:

@@ -10,6 +10,11 @@ CLIP_NORM = 1.0  # gradients that are longer are cut to it
 ENOUGH = 50  # validation samples: with fewer, a difference between two epochs is mostly luck
 
 
+def kept(validation_samples: int) -> str:
+    """Say which epoch's weights a run keeps, as the end of a sentence."""
+    return f"the weights of its {'best' if validation_samples >= ENOUGH else 'last'} epoch are kept"
+
+
 @dataclass(frozen=True)
 class Epoch:
     """The metrics of one epoch; rates are spikes per neuron and step.
@@ -45,10 +50,10 @@ class Epoch:
 
 
 def accuracy_by_minutes(epochs: Sequence[Epoch]) -> str:
-    """Say the best validation accuracy after 1, 2, 4, … minutes of a run; "" of one without validation or a minute."""
+    """Say the best validation accuracy after 1, 2, 4, … minutes of a run; "" of a shorter run, or without ENOUGH samples."""
     ends = [*accumulate(epoch.seconds for epoch in epochs)]
     best = [*accumulate((epoch.validation_accuracy for epoch in epochs), max)]
-    if not epochs or not epochs[-1].validation_samples:
+    if not epochs or not epochs[-1].chooses:
         return ""
     reached = []
     for minutes in (2**power for power in range(20)):
