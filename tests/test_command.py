@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeserve.__main__ import COMMANDS, main
+from spikeserve.__main__ import COMMANDS, main, usage
 from spikeserve.models import door
 from spikeserve.models.bundle.repository import WithGallery, bundle_folder
 from spikeserve.models.errors import install
@@ -66,13 +66,35 @@ def test_a_bundle_becomes_c_where_there_is_no_pytorch(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.c", "digits.h"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("fit --slope 3", "No such option: --slope │"),
+        ("fit --time-jitter 1", "No such option: --time-jitter │"),
+        ("fit --epoch 3", "No such option: --epoch (Possible options: --epochs) │"),
+        ("models --repo repository", "unrecognized arguments: --repo repository"),
+        ("run digits --eng event", "unrecognized arguments: --eng event"),
+        ("calibrate --help", "{bundle}"),
+    ],
+)
+def test_a_flag_that_is_none_is_not_taken_for_another(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert said in " ".join("".join(capsys.readouterr()).split())
+
+
 def test_what_is_missing_is_installed_from_the_folder_of_a_checkout() -> None:
     assert install("grpc") == f"pip install -e '{ROOT}[grpc]'"  # an installed one: tests/test_installed.py
 
 
 def test_the_page_of_the_command_has_a_row_for_each_and_each_example() -> None:
     page = (ROOT / "docs/command.md").read_text()
-    assert sorted(re.findall(r"^\| `([\w-]+)` \|", section(page, "Sub-commands"), re.MULTILINE)) == sorted(ALL)
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| \w+ (.*?) \|", section(page, "Sub-commands"), re.MULTILINE))
+    assert sorted(rows) == sorted(ALL)
+    for name, said in re.findall(r"^  ([\w-]+) +\w+ (.*)$", usage(), re.MULTILINE):
+        assert re.sub(r"\b(publish|write)e?s\b", r"\1", rows[name]).startswith(said)
     named = re.findall(r"^\| `(examples/\w+\.py)` \|", section(page, "Five short programs"), re.MULTILINE)
     assert {ROOT / path for path in named} == set((ROOT / "examples").glob("*.py"))
     extras = re.findall(r"^\| (.*?) \|", section(page, "Install").rpartition("|---|---|---|")[2], re.MULTILINE)

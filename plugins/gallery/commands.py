@@ -170,7 +170,7 @@ def push(bundle: str, url: str) -> str:
 
 def main(command: str, words: Sequence[str]) -> int:
     """List models, or copy one here or elsewhere, and return the exit status."""
-    parser = argparse.ArgumentParser(prog=f"spikeserve {command}", description=SAID[command])
+    parser = argparse.ArgumentParser(prog=f"spikeserve {command}", description=SAID[command], allow_abbrev=False)
     if command == "push":
         parser.add_argument("bundle", metavar="BUNDLE", help="its folder, or a model's name: its newest version")
         parser.add_argument("url", metavar="URL", help="the repository, such as s3://bucket/models")

@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; an option that is not there has no value."""
     made = argparse.ArgumentParser(
         prog="spikeserve run",
+        allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         description="Answers samples on standard input by a bundle, without a server, as /predict does.",
         epilog="Input: JSON lines, each a sample or a whole request; an .npy of samples; a recording of events. "

@@ -33,5 +33,5 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     except SettingsError as error:
         said = str(error).removeprefix("error parsing CLI: ")
         flag = re.sub(r".*arguments: (--[\w-]+).*", r"\1", said)
-        near = get_close_matches(flag, [f"--{name.replace('_', '-')}" for name in settings.model_fields], 1)
+        near = get_close_matches(flag, [f"--{name.replace('_', '-')}" for name in settings.model_fields], 1, 0.8)
         raise Misconfigured(f"{said}; {f'did you mean {near[0]}?' if near else '--help lists the flags'}") from error

@@ -27,7 +27,7 @@ TargetOption = Annotated[
 
 def calibrate_model(
     context: typer.Context,
-    name: NameArgument,
+    bundle: NameArgument,
     repository: RepositoryOption = "repository",
     target: TargetOption = TARGET,
     data: DataOption = None,
@@ -38,13 +38,13 @@ def calibrate_model(
     is looked at.
     """
     models = repository_at(repository)
-    bundle = models.read(name) if models.versions(name) else Bundle.read(bundle_folder(name))
-    samples = data_of_model(context, bundle.network.spec, bundle.manifest.name, data)
-    calibration = calibrate(create(available()[0], bundle.network), samples.validation, samples.training, target)
+    read = models.read(bundle) if models.versions(bundle) else Bundle.read(bundle_folder(bundle))
+    samples = data_of_model(context, read.network.spec, read.manifest.name, data)
+    calibration = calibrate(create(available()[0], read.network), samples.validation, samples.training, target)
     text = calibration_text(calibration)
     console.print(text)
-    card = with_section(bundle.card, EARLY, text)
-    publish_calibrated(bundle, models, calibration, card).show(console)
+    card = with_section(read.card, EARLY, text)
+    publish_calibrated(read, models, calibration, card).show(console)
 
 
 def quantise(

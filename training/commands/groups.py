@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,13 +40,27 @@ OfRepository = Annotated[
 ]
 
 
+class FlagsCommand(TyperCommand):
+    """A command that suggests a flag for a misspelt one alone, so that a removed flag is not taken for another."""
+
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            unknown: Any = error  # Typer exports no NoSuchOption
+            if near := getattr(error, "possibilities", None):
+                unknown.possibilities = get_close_matches(unknown.option_name, near, cutoff=0.8)
+            raise
+
+
 PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
 
 
 def made(command: Command, name: str | None = None) -> Any:
     """Return the command that a function is."""
     app = typer.Typer(**PLAIN)
-    app.command(name)(command)
+    app.command(name, cls=FlagsCommand)(command)
     return typer.main.get_command(app)
 
 

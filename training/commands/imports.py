@@ -20,12 +20,12 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Input, OutOfRange
 from spikeserve.models.spec.parameters import show
 from spikeserve.training.commands.flags import flags_of, with_flags
-from spikeserve.training.commands.groups import ModelNameOption, RepositoryOption, console, group, made
+from spikeserve.training.commands.groups import FlagsCommand, ModelNameOption, RepositoryOption, console, group, made
 from spikeserve.training.errors import ExportRefused
 from spikeserve.training.importers.options import ImportedNetwork
 
 
-class Lazy(TyperCommand):
+class Lazy(FlagsCommand):
     """A command for a plugin, which is imported once its parameters are asked for; `make` returns the whole command."""
 
     def __init__(self, plugin: Plugin, make: Callable[[Any], TyperCommand]) -> None:

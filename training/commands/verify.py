@@ -7,7 +7,6 @@ from functools import partial
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 from typing_extensions import override
 
 from spikeserve.models import door
@@ -15,12 +14,12 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.errors import InvalidInput
 from spikeserve.training.commands.flags import flags_of, with_flags
-from spikeserve.training.commands.groups import BundleArgument, console, made
+from spikeserve.training.commands.groups import BundleArgument, FlagsCommand, console, made
 from spikeserve.training.data.datasets import random_samples
 from spikeserve.training.report.parity import COMPARED, against_reference
 
 
-class Verify(TyperCommand):
+class Verify(FlagsCommand):
     """`verify`, with flags for the options of the importer that --against names."""
 
     @override

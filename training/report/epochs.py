@@ -50,7 +50,7 @@ class Epoch:
 
 
 def accuracy_by_minutes(epochs: Sequence[Epoch]) -> str:
-    """Say the best validation accuracy after 1, 2, 4, … minutes of a run; "" of a shorter run, or without ENOUGH samples."""
+    """Say the best validation accuracy after 1, 2, 4, … minutes; "" of a shorter run, or one that chooses no epoch."""
     ends = [*accumulate(epoch.seconds for epoch in epochs)]
     best = [*accumulate((epoch.validation_accuracy for epoch in epochs), max)]
     if not epochs or not epochs[-1].chooses:
