@@ -47,7 +47,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from spikeserve.models import door
-from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.errors import EngineUnavailable, SpikeserveError
 
 INHERITED = ("HOME", "LANG", "OPENBLAS_NUM_THREADS", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV")
 INHERITED_PREFIXES = ("DYLD_", "LC_", "LD_", "OMP_", "PYTHON", door.LET_IN)  # whose folder begins so too
@@ -101,7 +101,8 @@ def call(
     file and, unless `env` is given, of the environment only what it needs to start (INHERITED), so no key. It costs
     0.1 s and the function's imports.
 
-    Raises `refused` with the sentence of any SpikeserveError that the function raises, MemoryError, TimeoutError once
+    Raises EngineUnavailable if the function does, `refused` with the sentence of any other SpikeserveError that the
+    function raises, MemoryError, TimeoutError once
     it has run for `limits.seconds`, and NoAnswer where the process ends otherwise.
     """
     own = environment().items()
@@ -248,7 +249,8 @@ def _request(function: Callable[..., Any], arguments: Sequence[Any], limits: Lim
 
 def _returned(stream: Stream, refused: type[SpikeserveError]) -> Any:
     """Return the value that a process returned, or raise the error that came of it instead."""
-    errors = {"refused": refused, "fault": RuntimeError, "ended": NoAnswer, "late": TimeoutError, "memory": MemoryError}
+    errors = {"refused": refused, "unavailable": EngineUnavailable, "fault": RuntimeError, "ended": NoAnswer}
+    errors |= {"late": TimeoutError, "memory": MemoryError}
     try:
         outcome, value = _read(stream)
         if outcome == "returned":
@@ -278,7 +280,8 @@ def _answer(module: str, name: str, *arguments: Any) -> tuple[str, Any]:
             door.opened()  # which imports it
         return "returned", getattr(importlib.import_module(module), name)(*arguments)
     except SpikeserveError as error:
-        return "refused", str(error)[:MAX_SENTENCE]
+        kind = "unavailable" if isinstance(error, EngineUnavailable) else "refused"
+        return kind, str(error)[:MAX_SENTENCE]
     except MemoryError:
         return "memory", None
 

@@ -4,6 +4,7 @@ ServiceError
 ├── MalformedBody     400  a body that is not JSON, or an object that names a field twice
 ├── MalformedHeader   400  a header with an invalid value
 ├── LoadFailed        400  a version that cannot be loaded
+│   └── EngineFailed       … by this engine, which another one may load
 ├── ModelNotFound     404  an unknown model or version
 ├── BodyTooSlow       408  a body that takes longer to arrive than the settings allow
 ├── TooLarge          413  more bytes, samples or work than the limits allow
@@ -60,6 +61,10 @@ class LoadFailed(ServiceError):
     """A version that cannot be loaded; the message says why."""
 
     status = HTTPStatus.BAD_REQUEST
+
+
+class EngineFailed(LoadFailed):
+    """A version that these engines cannot run within the limits; another engine may."""
 
 
 class ModelNotFound(ServiceError):

@@ -35,7 +35,7 @@ from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.anytime import Calibration
 from spikeserve.models.engines.base import Counts, Engine
 from spikeserve.models.engines.declared import create
-from spikeserve.models.errors import InvalidBundle, InvalidInput, InvalidSpec
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput, InvalidSpec
 from spikeserve.models.spec import Spec, validated
 from spikeserve.models.spec.narrow import multiplied_out, stored
 from spikeserve.models.spec.network import FloatArray, Network
@@ -186,15 +186,16 @@ class Bundle:
         return self.golden.inputs[:1]
 
     def engine(self, name: str, device: str = "cpu", threads: int = 1) -> Engine:
-        """Return an engine that runs it, each call on so many threads at most; raises EngineUnavailable.
+        """Return an engine that runs it, each call on so many threads at most.
 
-        Raises InvalidBundle for one that needs sparse weights dense, where these are over the limits it was read by.
+        Raises EngineUnavailable, also for an engine that needs sparse weights dense, where these are over the limits it
+        was read by.
         """
         if self.task.nonzero and name != "event":
             try:
                 Price.of(self.task, dense=True).check(self.limits)
             except InvalidSpec as error:
-                raise InvalidBundle(f"{MANIFEST}: on engine '{name}', {error}") from error
+                raise EngineUnavailable(f"{MANIFEST}: on engine '{name}', {error}") from error
         return create(name, self.network, device=device, threads=threads)
 
     def verify(self, engine: Engine) -> None:

@@ -21,7 +21,7 @@ from spikeserve.models.engines.blocks import DenseEngine
 from spikeserve.models.engines.readout import check_spikes, read_out
 from spikeserve.models.engines.state import READ, State, arrays_of, steps_since_rest
 from spikeserve.models.engines.stop import Stop
-from spikeserve.models.errors import InvalidBundle, InvalidInput
+from spikeserve.models.errors import EngineUnavailable, InvalidInput
 from spikeserve.models.neurons import counts_steps
 from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.network import Network
@@ -131,7 +131,7 @@ class OnnxEngine(DenseEngine):
 
 
 def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session that runs a serialised model on the CPU; raises InvalidBundle where ONNX Runtime cannot."""
+    """Return a session that runs a serialised model on the CPU; raises EngineUnavailable where ONNX Runtime cannot."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -144,7 +144,7 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
             disabled_optimizers=REWRITES_THAT_ROUND_OTHERWISE,
         )
     except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
-        raise InvalidBundle(f"engine 'onnx': ONNX Runtime cannot load the network: {said_by(error)}") from error
+        raise EngineUnavailable(f"engine 'onnx': ONNX Runtime cannot load the network: {said_by(error)}") from error
 
 
 def run_session(

@@ -12,7 +12,7 @@ from spikeserve.models.bundle import Bundle
 from spikeserve.models.engines.base import Engine
 from spikeserve.models.engines.compiling import compiled
 from spikeserve.models.engines.declared import ENGINES, check, preferred
-from spikeserve.models.errors import EngineUnavailable, InvalidBundle
+from spikeserve.models.errors import EngineUnavailable
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.settings import Settings
 
@@ -24,14 +24,13 @@ def engine_for(bundle: Bundle, settings: Settings, threads: int = 1, engines: Se
 
     Where it shares cores with others, it takes up to `threads` threads for a call, as far as no other run needs them.
 
-    If one is unavailable or cannot run it, the next is taken and the log says why. Raises EngineUnavailable and
-    InvalidBundle.
+    If one is unavailable or cannot run it, the next is taken and the log says why. Raises EngineUnavailable.
     """
     engines = engines or candidates(settings)
     for engine, fallback in pairwise(engines):
         try:
             return _made(bundle, engine, settings, threads)
-        except (EngineUnavailable, InvalidBundle) as error:
+        except EngineUnavailable as error:
             name, version = bundle.manifest.name, bundle.manifest.version
             log.warning("engine_fallback", model=name, version=version, engine=fallback, reason=str(error))
     return _made(bundle, engines[-1], settings, threads)

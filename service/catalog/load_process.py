@@ -13,10 +13,11 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from spikeserve.models.engines.compiling import Compiler
+from spikeserve.models.errors import EngineUnavailable
 from spikeserve.models.isolated import ForkServer, Limits, NoAnswer
 from spikeserve.service.catalog.engine_choice import candidates, compiles_first, meanwhile
 from spikeserve.service.catalog.loaded import Verification, verify
-from spikeserve.service.errors import LoadFailed
+from spikeserve.service.errors import EngineFailed, LoadFailed
 from spikeserve.service.settings import Settings, available_cores
 
 AT_ONCE = 8  # versions that are verified at the same time, which bounds their memory
@@ -71,21 +72,25 @@ class LoadProcesses:
     async def verify(self, name: str, version: int) -> Verification:
         """Verify a version; where this is cancelled, its process is killed.
 
-        Raises LoadFailed with a sentence for anything that the bundle did, RuntimeError with a traceback for a fault of
-        ours.
+        Raises LoadFailed with a sentence for anything that the bundle did, EngineFailed where another engine may do
+        better, RuntimeError with a traceback for a fault of ours.
         """
         async with self._place():
             try:
                 answer = await self.server.call(
                     verified, name, version, self.settings, self.engines, limits=self.limits, refused=LoadFailed
                 )
+            except EngineUnavailable as error:
+                raise EngineFailed(str(error)) from error
             except TimeoutError as error:
                 seconds = self.limits.seconds
-                raise LoadFailed(f"loading it took longer than {seconds:g} s (load_seconds) and was stopped") from error
+                raise EngineFailed(
+                    f"loading it took longer than {seconds:g} s (load_seconds) and was stopped"
+                ) from error
             except MemoryError as error:
-                raise LoadFailed(_too_much(*error.args)) from error
+                raise EngineFailed(_too_much(*error.args)) from error
             except NoAnswer as error:
-                raise LoadFailed(f"the process that loaded it {error}") from error
+                raise EngineFailed(f"the process that loaded it {error}") from error
             except OSError as error:
                 raise LoadFailed(f"the process that loads models cannot be started: {error.strerror}") from error
         return Verification.model_validate(answer)

@@ -30,7 +30,7 @@ from spikeserve.service.catalog.loaded import LoadedModel, Verification, reposit
 from spikeserve.service.catalog.mirror import RefreshResult, refresh, tell
 from spikeserve.service.catalog.readiness import Readiness
 from spikeserve.service.catalog.threads import Threads
-from spikeserve.service.errors import LoadFailed, Misconfigured, ModelNotFound, shown
+from spikeserve.service.errors import EngineFailed, LoadFailed, Misconfigured, ModelNotFound, shown
 from spikeserve.service.settings import Settings, chosen_versions
 
 log = structlog.get_logger()
@@ -332,10 +332,10 @@ class Loader:
         return model
 
     async def _verify_now_or_compiled(self, entry: Version) -> tuple[LoadProcesses, Verification]:
-        """Verify a version, once kernels are compiled where no engine that is ready can run it; return by whom."""
+        """Verify a version and return by whom; waits for kernels only where no engine that is ready can run it."""
         processes = self.processes
         if processes.compiler is not None:
-            with suppress(LoadFailed):
+            with suppress(EngineFailed):
                 return processes, await self._verify(entry, processes)
             await self.compiled.wait()
             processes = self.processes

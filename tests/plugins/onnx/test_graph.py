@@ -7,7 +7,7 @@ import pytest
 
 from spikeserve.models.engines import create
 from spikeserve.models.engines.declared import available
-from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
+from spikeserve.models.errors import EngineUnavailable, InvalidInput
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.onnx.engine import open_session, run_session
 from spikeserve.plugins.onnx.graph import build
@@ -36,7 +36,7 @@ def test_a_missing_engine_or_device_says_what_to_do(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_onnx_runtime_refuses_is_told_in_one_line() -> None:
-    with pytest.raises(InvalidBundle, match=r"^engine 'onnx': ONNX Runtime cannot load the network: [^\n]+$"):
+    with pytest.raises(EngineUnavailable, match=r"^engine 'onnx': ONNX Runtime cannot load the network: [^\n]+$"):
         open_session(b"nonsense", 1)
     with pytest.raises(InvalidInput, match=r"^engine 'onnx': ONNX Runtime fails on these inputs: [^\n]+$"):
         run_session(create("onnx", toy()).session, ["spike_counts"], {}, None)  # type: ignore[attr-defined]

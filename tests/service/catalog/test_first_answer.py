@@ -210,6 +210,15 @@ def test_a_version_that_the_event_engine_cannot_load_is_no_longer_compiling(
         assert predicted(client) == "onnx"
 
 
+@pytest.mark.usefixtures("first_start")
+def test_a_damaged_version_is_told_of_while_kernels_are_compiled(root: Path) -> None:
+    (root / "pairs" / "1" / "weights.safetensors").write_bytes(b"")
+    with serving(root, wait=False) as client:
+        while "is still loading" in (said := client.get("/models/pairs").json()["error"]):
+            pass
+    assert said.startswith("model 'pairs' version 1 could not be loaded: weights.safetensors: ")
+
+
 def sparse() -> Network:
     """A layer of one weight for each of its neurons, which takes 64 MiB as all of its weights."""
     weight = np.zeros((4096, 4096), np.float32)
