@@ -541,7 +541,8 @@ def connection_class(limits: ConnectionLimits, selector: TimedSelector, *shared:
 
 def requests_in_progress(server: uvicorn.Server) -> set[object]:
     """Return the ordinary requests that are not answered, and the tasks that answer others."""
-    ordinary = {each.request for each in server.server_state.connections if isinstance(each, Connection)}
+    connections: Iterable[object] = server.server_state.connections
+    ordinary = {each.request for each in connections if isinstance(each, Connection)}
     return {*server.server_state.tasks, *(each for each in ordinary if isinstance(each, OrdinaryRequest))}
 
 
