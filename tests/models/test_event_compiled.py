@@ -77,6 +77,17 @@ def test_a_damaged_cache_is_compiled_again_and_mended(
     assert run(add_one).stats.cache_hits
 
 
+def test_a_function_whose_code_is_gone_is_not_compiled_although_its_index_is_there(
+    add_one: Callable[..., Any], tmp_path: Path
+) -> None:
+    function = compiled.CompiledFunction(add_one, called=True)
+    function.dispatcher(np.zeros(3, np.float32))
+    assert function.is_cached
+    (code,) = tmp_path.rglob("*.nbc")
+    code.unlink()
+    assert not function.is_cached
+
+
 def test_a_cache_that_cannot_be_opened_costs_only_compiling(add_one: Callable[..., Any], tmp_path: Path) -> None:
     run(add_one)
     for path in [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]:

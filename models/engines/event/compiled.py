@@ -138,9 +138,10 @@ class CompiledFunction:
 
     @property
     def is_cached(self) -> bool:
-        """Whether its cache holds it for this processor, as its sources are now."""
-        here = self.dispatcher.targetctx.codegen().magic_tuple()
-        return any(processor == here for _, processor, _ in self.dispatcher._cache._cache_file._load_index())
+        """Whether its cache holds it for this processor, as its sources are now: its index, and the code it names."""
+        here, files = self.dispatcher.targetctx.codegen().magic_tuple(), self.dispatcher._cache._cache_file
+        named = [code for (_, processor, _), code in files._load_index().items() if processor == here]
+        return bool(named) and all(Path(files._data_path(code)).exists() for code in named)
 
 
 class Kernel(CompiledFunction):
