@@ -5,7 +5,9 @@ Nothing here imports Numba, so that another engine can answer meanwhile without 
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,8 +28,11 @@ PYTHON = (sys.executable, "-P", "-c")
 HELD = 3  # the descriptor by which it holds the lock
 TRIES = 2  # compilers that are started, where the first one dies
 LOOK_SECONDS, TELL_SECONDS = 0.2, 5.0
+STUCK_SECONDS = 300.0  # without a file of kernels, after which a compiler is given up
+CLEARED = "\r\x1b[K"  # a line of a terminal
 FUNCTIONS = 47  # that the kernels are made of
 RUN = "import sys; from spikeserve.models.engines.compiling import compile_beside; compile_beside(*sys.argv[1:])"
+BESIDE = "from spikeserve.models.engines.compiling import end_with_input; end_with_input(); "
 SECOND = "from spikeserve.models.engines.event import engine; engine.compile_addressed(engine.engine_kernels)"
 
 _one = RLock()  # of this process's threads, one compiles
@@ -65,28 +70,39 @@ def _second() -> Iterator[None]:
     """Have a second process compile as well, in the other order: each fetches what the other made, until they meet."""
     with ExitStack() as stack:
         if (os.cpu_count() or 1) > 1 and can_share():
-            command, nothing = [*PYTHON, SECOND], subprocess.DEVNULL
+            command, nothing, pipe = [*PYTHON, BESIDE + SECOND], subprocess.DEVNULL, subprocess.PIPE
             with suppress(OSError):
-                second = subprocess.Popen(command, 0, None, nothing, nothing, nothing, env=_environment())  # noqa: S603
+                second = subprocess.Popen(command, 0, None, pipe, nothing, nothing, env=_environment())  # noqa: S603
                 stack.enter_context(second)
                 stack.callback(second.kill)
         yield
 
 
+def end_with_input() -> None:
+    """Have this process end once its standard input does: who holds the other end has ended."""
+    Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()
+
+
 @contextmanager
 def _telling() -> Iterator[None]:
-    """Show how much is compiled: by a bar at a terminal, elsewhere by a line every TELL_SECONDS."""
+    """Show how much is compiled when that changes: by a bar at a terminal, else in the log, or a line where is none."""
     over, is_terminal = Event(), sys.stderr is not None and sys.stderr.isatty()
 
     def tell() -> None:
-        begin, end = ("\r\x1b[K", "") if is_terminal else ("", "\n")
+        told = None
         while not over.wait(LOOK_SECONDS if is_terminal else TELL_SECONDS):
-            done = compiled_functions()
-            bar = "█" * (20 * done // FUNCTIONS) + "░" * (20 - 20 * done // FUNCTIONS) + " " if is_terminal else ""
-            line = f"compiling kernels: {bar}{done} of {FUNCTIONS} functions"
-            print(begin, line, sep="", end=end, file=sys.stderr, flush=True)
+            if (done := compiled_functions()) == told:
+                continue
+            told, bar = done, "█" * (20 * done // FUNCTIONS) + "░" * (20 - 20 * done // FUNCTIONS)
+            line = f"{done} of {FUNCTIONS} functions"
+            if is_terminal:
+                print(f"{CLEARED}compiling kernels: {bar} {line}", end="", file=sys.stderr, flush=True)
+            elif logging.getLogger().hasHandlers():
+                logging.getLogger(__name__).info("compiling kernels: %s", line)
+            else:
+                print(f"compiling kernels: {line}", file=sys.stderr, flush=True)
         if is_terminal:
-            print(end=begin, file=sys.stderr, flush=True)
+            print(end=CLEARED, file=sys.stderr, flush=True)
 
     thread = Thread(target=tell)
     thread.start()
@@ -100,7 +116,8 @@ def _telling() -> Iterator[None]:
 def compiled_functions() -> int:
     """Return how many of the kernels' FUNCTIONS have been compiled since their sources were last written."""
     since = max((source.stat().st_mtime for source in FOLDER.glob("*.py")), default=0)
-    return min(FUNCTIONS, sum(index.stat().st_mtime > since for index in (FOLDER / "__pycache__").glob("*.nbi")))
+    codes = (FOLDER / "__pycache__").glob("*.1.nbc")  # the first of each function, which is written after its index
+    return min(FUNCTIONS, sum(code.stat().st_mtime > since for code in codes))
 
 
 def is_compiling() -> bool:
@@ -162,10 +179,11 @@ class Compiler:
     def wait(self, stop: Event, tell: Callable[[int], object] = int) -> bool:
         """Wait until the kernels are compiled, by whatever process; return whether they are.
 
-        They are not where `stop` is set, or TRIES processes have ended without them. Every TELL_SECONDS, `tell` gets
-        how many functions are compiled.
+        They are not where `stop` is set, TRIES processes have ended without them, or another's compiles nothing for
+        STUCK_SECONDS. At most every TELL_SECONDS, `tell` gets how many functions are compiled if more are.
         """
-        told = monotonic()
+        told, done = monotonic(), -1
+        changed = told
         while can_share():
             if not self._runs() and not is_compiling():
                 if compiled():
@@ -176,8 +194,15 @@ class Compiler:
             if stop.wait(LOOK_SECONDS):
                 return False
             if monotonic() - told >= TELL_SECONDS:
-                tell(compiled_functions())
-                told = monotonic()
+                told, before, done = monotonic(), done, compiled_functions()
+                if done != before:
+                    changed = told
+                    tell(done)
+            if monotonic() - changed >= STUCK_SECONDS:
+                if self.process is None or not self._runs():
+                    return False
+                os.kill(self.process, signal.SIGKILL)
+                changed = monotonic()
         return True
 
     def _runs(self) -> bool:

@@ -127,14 +127,47 @@ def test_how_much_is_compiled_is_told_while_it_is_waited_for(folder: Path, monke
 
     def tell(count: int) -> None:
         counts.append(count)
-        (folder / "__pycache__" / f"{count}.nbi").touch()
-        os.utime(folder / "__pycache__" / f"{count}.nbi", (2**32, 2**32))  # after the sources
+        (code := folder / "__pycache__" / f"{count}.1.nbc").touch()
+        os.utime(code, (2**32, 2**32))  # after the sources
         if count == 3:
             over.set()
 
     assert not Compiler(stand_in("die")).wait(over, tell)
     os.close(lock)
     assert counts == [0, 1, 2, 3]
+
+
+def test_a_compiler_that_is_stopped_is_given_up_whoever_began_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "STUCK_SECONDS", 0.5)
+    compiler = Compiler(stand_in("compile"))
+    compiler.begin()
+    until((folder / "begun").exists)
+    assert compiler.process is not None
+    os.kill(compiler.process, signal.SIGSTOP)
+    assert not Compiler(stand_in("compile")).wait(Event())
+    assert not compiler.wait(Event())  # the next one waits to be let go, and is given up as well
+    assert compiler.started == 2
+    assert not compiling.is_compiling()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from spikeserve.models.engines import compiling
+compiling.FOLDER = Path(sys.argv[1])
+compiling.SECOND = f"import time; file = open({sys.argv[2]!r}, 'w'); file.write('.'); file.flush(); time.sleep(600)"
+with compiling.compiling():
+    sys.stdin.read()
+"""
+
+
+def test_the_second_process_ends_where_the_first_is_killed(folder: Path) -> None:
+    os.mkfifo(fifo := folder / "second")
+    command = [sys.executable, "-c", KILLED, str(folder), str(fifo)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as process, fifo.open() as held:
+        assert held.read(1) == "."
+        process.kill()
+        assert held.read() == ""  # once nobody holds its other end
 
 
 ENDS = """
@@ -200,7 +233,8 @@ with compiling.compiling():
 def test_who_waits_for_kernels_sees_how_many_there_are(folder: Path, where: str, line: str) -> None:
     (folder / "__pycache__").mkdir(exist_ok=True)
     os.utime(folder / "stand_ins.py", (0, 0))
-    (folder / "__pycache__" / "a.nbi").touch()
+    for name in ("a.nbi", "a.1.nbc", "b.nbi"):  # the second function's code is gone
+        (folder / "__pycache__" / name).touch()
     command = [sys.executable, "-c", SLOW, where, str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -84,10 +84,10 @@ def prepare(engine: str) -> None:
     with suppress(ImportError, InvalidInput):  # the processes say so in a sentence, or run another engine
         ENGINES[engine].load()
         if engine == "event":
-            from spikeserve.models.engines.compiling import compiling
+            from spikeserve.models.engines.compiling import compiled, compiling
             from spikeserve.models.engines.event.engine import compile_kernels
             from spikeserve.service.inference.decoding.rows import compile_reader
 
-            with compiling():
+            with nullcontext() if compiled() else compiling():
                 compile_reader()  # first, since `are_cached` asks for the others
                 compile_kernels()
