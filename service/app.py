@@ -87,7 +87,7 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
 @asynccontextmanager
 async def running(services: Services) -> AsyncIterator[None]:
     """Run the threads and tasks of an app, and load its models; at the end, what is open ends."""
-    control, loader = services.control, services.loader
+    control, loader, services.catalog.has_lifespan = services.control, services.loader, True
     with ExitStack() as threads:
         for each in services.threads:
             threads.enter_context(each)
@@ -121,6 +121,7 @@ def create_app(
     is how its routes reach all workers when there are several. `before_ready` is called once the first load is over.
     """
     services = make_services(settings, control_class, before_ready)
+    services.catalog.has_lifespan = False
     keys = services.keys
 
     app = FastAPI(

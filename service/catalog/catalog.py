@@ -129,6 +129,7 @@ class Catalog:
         self.unloaded: set[str] = set()  # models that a client unloaded
         self.retired: list[Version] = []  # replaced versions that may still have requests in progress
         self.draining = False  # then new requests are refused
+        self.has_lifespan = True  # False until the ASGI server sends an app its lifespan events, by which models load
         self.changes = 0  # of what `get` returns, so that who keeps that knows when to ask again
 
     def adopt(self, models: Models, unloaded: Collection[str]) -> None:
@@ -167,7 +168,9 @@ class Catalog:
         raise ModelNotFound(f"model {shown(name)} is not served here; this server has: {known}")
 
     def check_open(self) -> None:
-        """Raise ShuttingDown while the server drains."""
+        """Raise ShuttingDown while the server drains, and NotReady where models never load."""
+        if not self.has_lifespan:
+            raise NotReady("no model loads: the ASGI server has to send lifespan events, as uvicorn does by default")
         if self.draining:
             raise ShuttingDown("the server is shutting down")
 

@@ -24,12 +24,14 @@ from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import encode
 from spikeserve.models.coding.records import make_records
 from spikeserve.models.engines import compiling
+from spikeserve.models.engines.base import RunResult
 from spikeserve.models.engines.event.engine import compile_kernels
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec.network import Network
 from spikeserve.plugins.local.__main__ import main
 from spikeserve.plugins.local.model import loaded, read_bundle
 from spikeserve.service.catalog.engine_choice import meanwhile
+from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.readers import prepare, readers_of
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry import logs
@@ -329,6 +331,33 @@ def test_the_command_says_which_engine_answers_and_ends_without_kernels(
     assert json.loads(said.out)["spike_counts"] == COUNTS[0]
     assert said.err == "spikeserve: compiling kernels: answers come by onnx until then\n"
     os.close(first_start.lock)
+
+
+def test_the_command_goes_on_by_the_event_engine_between_two_lines(
+    first_start: FirstStart, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    engines, run = list[str](), LoadedModel.run
+
+    def noted(self: LoadedModel, *arguments: Any) -> RunResult:
+        engines.append(self.engine.name)
+        return run(self, *arguments)
+
+    monkeypatch.setattr(LoadedModel, "run", noted)
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as file, os.fdopen(writing, "w") as lines, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(sys, "stdin", file)
+        ended = pool.submit(main, ["--format", "json", str(root / "pairs" / "1")])
+        while "event" not in engines and not ended.done():
+            if engines == ["onnx"]:
+                first_start.over()
+            asked = len(engines)
+            print(json.dumps(EVENTS["inputs"][0]), file=lines, flush=True)
+            while len(engines) == asked and not ended.done():
+                pass
+        lines.close()
+        assert ended.result() == 0
+    assert engines == sorted(engines, reverse=True)  # onnx, and from some line on event
 
 
 def test_where_kernels_cannot_be_kept_the_command_says_once_where_and_who_answers(
