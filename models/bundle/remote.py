@@ -39,7 +39,7 @@ Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 Versions: TypeAlias = dict[str, list[int]]
 
 CONNECT_SECONDS, READ_SECONDS = 5, 10  # after which a server that does not answer is given up, or asked again
-FILE_SECONDS = 600  # for a file, however slowly it comes
+FILE_SECONDS = 600  # for a file or for all files of a version, however slowly they come
 LEFT_SECONDS = 6 * FILE_SECONDS  # after the start of its newest file a copy counts as left by a process that ended
 
 # What is missing where a kind of URL is not opened, and how to get it.
@@ -113,7 +113,8 @@ class Remote:
         Who copies to a folder that others may copy to holds its lock. Raises InvalidBundle where a file is not what
         bundle.json says, RemoteFailed, and OSError of this disk.
         """
-        copied(lambda file: self._chunks(f"{name}/{version}/{file}"), folder / name, version)
+        ends = time.monotonic() + FILE_SECONDS
+        copied(lambda file: self._chunks(f"{name}/{version}/{file}", ends), folder / name, version)
 
     def read_file(self, name: str, version: int, file: str) -> bytes:
         """Read one of a version's files, no longer than MAX_BYTES says; raises InvalidBundle and RemoteFailed."""
@@ -140,24 +141,30 @@ class Remote:
                 f"version: {self.url} has another bundle as '{name}' version {version}, expected a new version: "
                 "publish it again"
             )
-        if not self.put(name, version, folder):
+        if not self.put(name, version, folder, resume=True):
             raise InvalidInput(
                 f"version: '{name}' version {version} at {self.url} is being written by somebody, or was left behind: "
                 f"expected another version, or remove {name}/{version}/ there"
             )
         return True
 
-    def put(self, name: str, version: int, folder: Path) -> bool:
+    def put(self, name: str, version: int, folder: Path, *, resume: bool = False) -> bool:
         """Claim a version and write its files; if one fails, none of them is left, nor the claim.
 
         Readers see it once bundle.json is there, which is written last. Returns False where the version is another's.
+        The claim is the sha256 of bundle.json, and so of all files. With `resume` a claim of the same bundle is taken
+        over, such as one that a killed push left: a push that still runs writes the same bytes.
         """
         target = f"{self.root}/{name}/{version}"
+        claim = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest().encode()
         try:
             with self._failing(FileExistsError):
-                self.files.pipe_file(f"{target}/{CLAIM}", b"", mode="create")
+                if not self.files.async_impl:  # storage with real folders, such as file://
+                    self.files.makedirs(target, exist_ok=True)
+                self.files.pipe_file(f"{target}/{CLAIM}", claim, mode="create")
         except FileExistsError:
-            return False
+            if not resume or self.read_file(name, version, CLAIM) != claim:
+                return False
         if version in self._listed(MANIFEST).get(name, ()):  # another's, whose claim has gone since it was listed
             with self._failing():
                 self.files.rm_file(f"{target}/{CLAIM}")
@@ -167,11 +174,14 @@ class Remote:
                 for file in [*listed(folder / MANIFEST), MANIFEST]:
                     self.files.put_file(str(folder / file), f"{target}/{file}")
         except BaseException:
-            for file in (MANIFEST, *File, CLAIM):
-                with suppress(Exception):  # it was not written, or the storage is out of reach, which is why it failed
-                    self.files.rm_file(f"{target}/{file}")
+            with suppress(Exception):  # the storage is out of reach, which is why it failed
+                self.files.invalidate_cache()
+                if self.files.exists(f"{target}/{CLAIM}"):  # else another push of this bundle has ended
+                    for file in (MANIFEST, *File, CLAIM):
+                        with suppress(Exception):  # it was not written
+                            self.files.rm_file(f"{target}/{file}")
             raise
-        with self._failing():
+        with suppress(FileNotFoundError), self._failing(FileNotFoundError):
             self.files.rm_file(f"{target}/{CLAIM}")
         return True
 
@@ -189,12 +199,12 @@ class Remote:
                 versions.setdefault(place["name"], set()).add(int(place["version"]))
         return versions
 
-    def _chunks(self, path: str) -> Iterator[bytes]:
+    def _chunks(self, path: str, ends: float | None = None) -> Iterator[bytes]:
         """Yield the bytes of a file below the root; raises InvalidBundle where there is none, or it has too many.
 
-        A pipe is not opened, since it may have no end.
+        `ends` is the latest monotonic time; None for FILE_SECONDS from now. A pipe is not opened: it may have no end.
         """
-        file, place, ends = path.rpartition("/")[2], f"{self.root}/{path}", time.monotonic() + FILE_SECONDS
+        file, place, ends = path.rpartition("/")[2], f"{self.root}/{path}", ends or time.monotonic() + FILE_SECONDS
         most = MAX_BYTES.get(file, MAX_DEFAULT_BYTES)
         with self._failing():
             try:

@@ -1,10 +1,14 @@
 """A repository elsewhere: what is published there arrives whole and verified, and nothing else does."""
 
+import hashlib
+import itertools
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -131,6 +135,34 @@ def test_a_publication_that_fails_midway_leaves_nothing_and_the_next_takes_its_v
         Remote(url).push("toy", 1, tmp_path / "toy/1")
     assert files_at(url).find(url) == []
     assert repository_at(url).publish(contents(toy())) == 1
+
+
+def test_a_push_that_was_killed_is_finished_by_the_same_bundle_alone(url: str, tmp_path: Path) -> None:
+    for each in ("one", "two"):
+        publish(tmp_path / each, toy(time_steps=3 + (each == "two")))
+    there, one = Remote(url), tmp_path / "one/toy/1"
+    digest = hashlib.sha256((one / "bundle.json").read_bytes()).hexdigest()
+    change(url, f"toy/1/{CLAIM}", digest.encode())  # all that it had written
+    change(url, "toy/1/weights.safetensors", b"half of them")
+    with pytest.raises(InvalidInput, match="is being written by somebody, or was left behind"):
+        there.push("toy", 1, tmp_path / "two/toy/1")
+    assert there.push("toy", 1, one)
+    assert not [path for path in files_at(url).find(url) if path.endswith(CLAIM)]
+    there.copy("toy", 1, tmp_path)
+
+
+def test_a_push_to_a_folder_makes_the_folders_of_the_version(tmp_path: Path) -> None:
+    assert Remote(tmp_path.as_uri()).push("digits", 1, DIGITS)
+    assert ModelRepository(tmp_path).read("digits").manifest.version == 1
+
+
+def test_a_copy_has_one_time_for_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count()  # each look at the clock is a second later, and each file takes one look at least
+    monkeypatch.setattr(remote, "FILE_SECONDS", len(list(DIGITS.iterdir())) - 1)
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=lambda: next(now), time=time.time))
+    with pytest.raises(RemoteFailed, match=r"takes longer than \d seconds to read"):
+        Remote(PRETRAINED.as_uri()).copy("digits", 1, tmp_path)
+    assert not (tmp_path / "digits").exists()
 
 
 def _refuse(_: object) -> None:
