@@ -84,12 +84,13 @@ def opened() -> tuple[Mapping[tuple[str, str], Plugin], Sequence[str]]:
     Raises InvalidInput for a folder, or a list of those that are let in, which names what is not there.
     """
     known, faults = dict[tuple[str, str], Plugin](), dict[str, str]()
-    places, listed = dict.fromkeys(_places()), os.environ.get(LET_IN)
-    names = [name for name, _, _ in places]
-    let_in = names if listed is None else listed.replace(",", " ").split()
-    if unknown := {*let_in} - {*names}:
-        raise InvalidInput(f"{LET_IN}: '{min(unknown)}' is no plugin here, expected some of {', '.join(names)}")
-    for plugin, package, module in (place for place in places if place[0] in let_in):
+    places, listed = dict[str, tuple[str, str]](), os.environ.get(LET_IN)
+    for name, package, module in dict.fromkeys(_places()):  # what ships comes first, and its names are nobody else's
+        places[f"{package}:{name}" if name in places else name] = package, module
+    let_in = [*places] if listed is None else listed.replace(",", " ").split()
+    if unknown := {*let_in} - {*places}:
+        raise InvalidInput(f"{LET_IN}: '{min(unknown)}' is no plugin here, expected some of {', '.join(places)}")
+    for plugin, (package, module) in ((name, place) for name, place in places.items() if name in let_in):
         with _blamed(f"plugin '{plugin}' of {package}", faults, plugin):
             records = import_module(module).PLUGINS
             for each in records if isinstance(records, tuple) else [records]:

@@ -54,16 +54,21 @@ def test_a_file_of_ones_own_is_a_plugin(folder: Path) -> None:
     assert door.named("reader", "tally")(Path("four")) == {"t": [4]}
 
 
+@pytest.mark.parametrize(("name", "listed"), [("tally", "tally"), ("grpc", "theirs:grpc")])
 def test_an_installed_package_names_its_module_in_its_entry_points(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, listed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "theirs.py").write_text(LOOSE.format(sure=1) + READ)
     (tmp_path / "theirs-2.0.dist-info").mkdir()
-    points = f"[console_scripts]\na = b:c\n\n[{door.GROUP}]\ntally = theirs\n\n[other]\nx = y\n"
+    points = f"[console_scripts]\na = b:c\n\n[{door.GROUP}]\n{name} = theirs\n\n[other]\nx = y\n"
     (tmp_path / "theirs-2.0.dist-info/entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert door.of_kind("reader")["tally"].package == "theirs"
     assert door.named("reader", "tally")(Path("two")) == {"t": [3]}
+    for let_in, readers in ((listed, {"tally"}), ("grpc", set[str]())):  # a name that ships lets in nobody else's
+        monkeypatch.setenv(door.LET_IN, let_in)
+        door.opened.cache_clear()
+        assert door.of_kind("reader").keys() == readers
 
 
 def test_two_that_claim_a_name_are_an_error_that_names_both(folder: Path) -> None:
