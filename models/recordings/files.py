@@ -2,7 +2,8 @@
 
     .npy   a structured array with the fields t, x, y and p, or t and unit
     .npz   an array for each of them
-    .csv   a line of their names, then a line for each event; without names the columns are t, x, y and p, or t and unit
+    .csv, .txt   a line of their names, then a line for each event, of columns between commas, semicolons, tabs or
+                 blanks; without names they are t, x, y and p, or t and unit
     .aedat4, .raw, .dat, .es   what event cameras write: AEDAT4, EVT2 or EVT3, DAT, ES; read by the package faery
     others                     the readers of plugins (`models.kinds.Reader`)
 
@@ -46,8 +47,8 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 SUFFIXES: Mapping[str, str] = {  # the core's formats, as people call them
-    ".npy": "NPY", ".npz": "NPZ", ".csv": "CSV", ".aedat": "AEDAT", ".aedat4": "AEDAT", ".raw": "EVT", ".evt": "EVT",
-    ".dat": "DAT", ".es": "ES",
+    ".npy": "NPY", ".npz": "NPZ", ".csv": "CSV", ".txt": "CSV", ".aedat": "AEDAT", ".aedat4": "AEDAT", ".raw": "EVT",
+    ".evt": "EVT", ".dat": "DAT", ".es": "ES",
 }  # fmt: skip
 BY_NUMPY = {"NPY": "_array", "NPZ": "_archived", "CSV": "_separated"}  # the others are read by faery
 
@@ -61,13 +62,17 @@ def file_format(content: bytes) -> str | None:
     if header := _LINES.match(content, 0, HEAD_BYTES):
         return "EVT" if _IS_EVT.search(header[0]) else "DAT"
     line = _TEXT.match(content, 0, HEAD_BYTES)
-    names = csv_columns(line[0].decode())[0] if line and line[0].endswith(b"\n") else ()
-    return "CSV" if len(names) > 1 and {*map(str.lower, names)} & {*FIELDS["t"]} else None
+    names, separator, _ = csv_columns(line[0].decode() if line and line[0].endswith(b"\n") else "")
+    found, known = {*map(str.lower, names)}, {name for names in FIELDS.values() for name in names}
+    return "CSV" if len(names) > 1 and found & {*FIELDS["t"]} and (separator or found <= known) else None
 
 
-def csv_columns(line: str) -> tuple[tuple[str, ...], str, bool]:
-    """Return the columns' names, their separator, and whether the first line of a CSV, which is given, names them."""
-    separator = next((each for each in SEPARATORS if each in line), ",")
+def csv_columns(line: str) -> tuple[tuple[str, ...], str | None, bool]:
+    """Return the columns' names, their separator, and whether the first line of a CSV, which is given, names them.
+
+    The separator is None for blanks.
+    """
+    separator = next((each for each in SEPARATORS if each in line), None)
     cells = tuple(cell.strip().strip('"') for cell in line.split(separator))
     if len(cells) in WITHOUT_NAMES and all(map(_NUMBER.fullmatch, cells)):
         return WITHOUT_NAMES[len(cells)], separator, False

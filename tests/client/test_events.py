@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for name, content, sentence in (
         ("a.npy", b"nonsense", " cannot be read"),
         ("a.csv", b"t,unit\n-1,2\n", ": events: t of event 0 is -1, expected whole microseconds from 0"),
-        ("a.txt", b"", ": is of no kind that is known"),
+        ("a.log", b"", ": is of no kind that is known"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InvalidEvents) as caught:

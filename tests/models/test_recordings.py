@@ -63,7 +63,7 @@ FILES: dict[str, Callable[[Path], object]] = {
 
 TALLIES = """
 from spikeserve.models.door import Plugin
-SURE = {".tally": 1, ".csv": 0.5, ".txt": 0}
+SURE = {".tally": 1, ".csv": 0.5, ".log": 0}
 def guess(path): return SURE[path.suffix] if path.suffix else path.read_bytes().startswith(b"dict")
 PLUGINS = (Plugin("reader", "tally", ":read", "tallies", guess=guess),)
 def read(path): return eval(path.read_text())
@@ -99,11 +99,16 @@ def test_a_file_without_events_is_silence(suffix: str, tmp_path: Path) -> None:
         ("t,x,y\n1,2,3\n", {"t": [1], "y": [3], "x": [2]}),  # a camera of one polarity
         ("1,2,3\n", {"t": [1], "y": [3], "x": [2]}),
         ("t,unit\n", {"t": [], "unit": []}),
+        ("t x y p\n5  1 2 0\n", {"t": [5], "p": [0], "y": [2], "x": [1]}),
+        ("5 1 2 0\n", {"t": [5], "p": [0], "y": [2], "x": [1]}),
     ],
 )
-def test_units_and_one_polarity_are_columns_too(content: str, expected: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(content)
-    assert {name: column.tolist() for name, column in read_events(tmp_path / "a.csv").items()} == expected
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "a"])
+def test_units_and_one_polarity_are_columns_too(
+    content: str, expected: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert {name: column.tolist() for name, column in read_events(tmp_path / name).items()} == expected
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ def test_units_and_one_polarity_are_columns_too(content: str, expected: dict[str
         ("a.aedat4", "junk" * 20, " cannot be read as AEDAT: "),
         ("a.dat", "", " cannot be read as DAT: "),
         ("a.es", "junk" * 20, " cannot be read as ES: "),
-        ("a.txt", "", ": is of no kind that is known, expected .npy, .npz, .csv, .aedat"),
+        ("a.log", "", ": is of no kind that is known, expected .npy, .npz, .csv, .txt, .aedat"),
     ],
 )
 def test_a_file_that_holds_no_events_gets_one_sentence(
@@ -161,7 +166,7 @@ def test_a_file_that_holds_no_events_gets_one_sentence(
         ("a.tally", "dict(t=[5, 7, 8, 9], unit=[0] * 4)", ": its arrays have 64 bytes, expected at most 60"),
         ("a.tally", "dict(t=[5, 7]," + " " * 40 + "unit=[0, 1])", ": it has 66 bytes, expected at most 60"),
         ("a.csv", "#dict", " may be CSV or tally, expected one reader alone, as SPIKESERVE_.*: NPY, .*, tally"),
-        ("a.txt", "dict", ": is of no kind that is known, expected .npy, .* .es, tally"),
+        ("a.log", "dict", ": is of no kind that is known, expected .npy, .* .es, tally"),
     ],
 )
 def test_a_plugins_reader_is_held_to_what_ours_are(
@@ -210,6 +215,7 @@ def test_without_faery_a_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch
         (b"5,1,2,1\n", "CSV"),
         (b"x,y\n1,2\n", None),  # of no times
         (b"t\n1\n", None),
+        (b'{ "t" : [1]\n', None),  # JSON has blanks too
         (b'{"t,x": 1}\n', None),
         (b"1,2,3,4,5\n", None),
         (b"% \xff\n", None),
