@@ -71,8 +71,9 @@ def test_each_feature_of_a_table_goes_from_0_to_1_and_values_beyond_are_taken_fo
 
 @pytest.mark.parametrize("coding", list(Coding))
 @pytest.mark.parametrize("shape", [(1,), (1, 1)])
-def test_only_the_training_split_is_learned_from(coding: Coding, shape: tuple[int, ...]) -> None:
-    training, held_out = np.array([0, 2], np.float32), np.array([50, 90], np.float32)
+@pytest.mark.parametrize("others", [[50, 90], [-90, -50], [-9, 1]])
+def test_only_the_training_split_is_learned_from(coding: Coding, shape: tuple[int, ...], others: list[int]) -> None:
+    training, held_out = np.array([0, 2], np.float32), np.array(others, np.float32)
     if coding.per_step:
         training, held_out = training.reshape(1, 2), held_out.reshape(1, 2)
     of_training, of_others = (samples.reshape(*samples.shape, *shape) for samples in (training, held_out))
