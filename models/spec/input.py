@@ -13,12 +13,20 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from spikeserve.models.spec.events import EventBinning
 from spikeserve.models.spec.parameters import Float32, FrozenModel, Positive32, Shape, Size, show
 
 FEATURE_FIELDS = ("low", "high", "scale", "offset")
+UNWRITTEN = ("events", "by_deviation", "feature_names")  # where absent
 FURTHEST = 32.0  # in deviations of a sample: values further from its mean are taken for this
 
 
@@ -43,8 +51,8 @@ class Input(FrozenModel):
 
     Where there is a `resolution`, the normalised value is rounded to a multiple of it, half to even. `events` says how
     what a sensor records becomes the steps of a sample, where the coding is `spikes`. With `by_deviation`, for coding
-    `current`, each sample is then divided by its own deviation, whose logarithm is one channel more. These two are not
-    written where absent.
+    `current`, each sample is then divided by its own deviation, whose logarithm is one channel more. `feature_names`
+    are those of the values of a step, row by row. These three are not written where absent.
     """
 
     shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)]
@@ -56,16 +64,22 @@ class Input(FrozenModel):
     resolution: Annotated[Positive32, AfterValidator(_power_of_two)] | None = None
     events: EventBinning | None = None
     by_deviation: bool = False
+    feature_names: tuple[Annotated[str, StringConstraints(max_length=200)], ...] | None = None
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = write(self)
-        return {name: value for name, value in fields.items() if value or name not in ("events", "by_deviation")}
+        return {name: value for name, value in fields.items() if value or name not in UNWRITTEN}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.events is not None:
             self.events.check_shape(self.shape)
+        if self.feature_names is not None and len(self.feature_names) != math.prod(self.shape):
+            raise ValueError(
+                f"input: feature_names has {len(self.feature_names)}, but the shape {show(self.shape)} has "
+                f"{math.prod(self.shape)} values"
+            )
         if self.by_deviation and self.resolution is None:
             raise ValueError("input: by_deviation is true without a resolution, expected one that its values round to")
         for name in FEATURE_FIELDS:

@@ -54,6 +54,7 @@ def _input(declared: Input) -> InputDescription:
         "high": high if isinstance(high, float) else of_high,
         "out_of_range": declared.out_of_range,
         "events": declared.events,
+        "feature_names": None if declared.feature_names is None else list(declared.feature_names),
     }
 
 

@@ -37,6 +37,7 @@ class InputDescription(TypedDict):
         EventBinning | None,
         Field(description="How a sensor's events become steps; null where the model takes no event records."),
     ]
+    feature_names: Annotated[list[str] | None, Field(description="The names of a step's values, row by row.")]
 
 
 class NodeDescription(TypedDict):

@@ -1,6 +1,7 @@
 """A user's .npz, folder of arrays or pictures, or table: splits, groups and lengths of its own, and what is refused."""
 
 import io
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from spikeserve.models.spec import Coding
+from spikeserve.models.spec import Coding, Input
 from spikeserve.training.config import DataConfig, NetworkConfig, TrainingConfig
-from spikeserve.training.data.datasets import Dataset, load, unused_fields
+from spikeserve.training.data.datasets import Dataset, load, load_for, unused_fields
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import read_bytes
 from spikeserve.training.fit.job import architecture_for, prepare
 from tests.contracts.datasets import below
 
-RNG = np.random.default_rng(0)
+RNG, COUNT = np.random.default_rng(0), np.arange(40)
 X, Y = RNG.random((40, 3)).astype(np.float32), np.arange(40) % 2
 OWN: dict[str, Any] = {"x_train": X, "y_train": Y, "x_test": X[:10] / 2, "y_test": Y[:10]}
 
@@ -94,7 +95,9 @@ def test_no_group_is_in_two_splits_and_each_class_is_in_training(
     ("arrays", "sentence"),
     [
         ({"y": Y}, "holds no 'x'"),
-        ({"x": X, "y": Y / 2}, r"y: type is float64, expected integers \(or strings\) that name"),
+        ({"x": X, "y": Y / 2}, r"y: type is float64, and fit learns classes, expected integers \(or strings\) that"),
+        ({"x": X, "y": X}, "y: shape is 40×3, expected a label for each sample; fit learns classes, not values"),
+        ({"x": X, "y": np.eye(2)[Y] + (COUNT == 3)[:, np.newaxis] * [1, 0]}, "y: .* row 3 has 2 ones, and fit learns"),
         ({"x": X, "y": np.eye(2)[Y]}, r"y: shape is 40×2, expected a label for each .* it is y.argmax\(axis=1\)"),
         ({"x": X, "y": Y[:-1]}, "y: shape is 39, expected 40 labels"),
         ({"x": X[:, 0], "y": Y}, r"x: shape is 40, expected \(n, …\)"),
@@ -295,7 +298,6 @@ def test_a_file_that_says_it_is_empty_is_read_no_further_than_its_bound() -> Non
         read_bytes(path, 8)
 
 
-COUNT = np.arange(40)
 FRAME = pd.DataFrame({"a": COUNT % 7 / 4, "ü c": COUNT % 5, "class": np.array(["None", "é"])[COUNT % 2]})
 NUMBERED = FRAME.set_axis([0, 1, 2], axis=1)
 
@@ -336,19 +338,60 @@ def test_a_table_is_the_same_however_a_csv_or_parquet_is_written(tmp_path: Path)
         ("", "cannot be read as a table: No columns to parse from file"),
         ("a,b,class\n", "0 rows of 3 columns, expected features and a label"),
         ("a,b,class\n1,2,x\n1,2,3,y\n", "cannot be read as a table: .* Expected 3 fields in line 3, saw 4"),
-        (FRAME.to_csv().encode("latin-1"), "cannot .*: 'utf-8' codec can't decode byte .* write it again by iconv"),
-        (FRAME.assign(b="Paris").to_csv(), "column 'b' has 'Paris' .*, or leave out the row or column"),
+        (FRAME.to_csv().encode("utf-16"), "cannot .*: 'utf-8' codec can't decode byte .* write it again by iconv"),
+        (FRAME.assign(b=COUNT.astype(str) + "k", c=COUNT.astype(str) + "m").to_csv(index=False), "column 'b' has 40 "
+         "different words, column 'c' has 40 different words, expected numbers, or at most 20 words: leave"),
         (FRAME.assign(a=FRAME["a"].where(COUNT != 4)).to_csv(), "column 'a' has 'nan' in row 5, expected a num"),
         (FRAME.assign(a=FRAME["a"].where(COUNT != 4, "NA")).to_csv(), "column 'a' has 'NA' in row 5, ex"),
-        (FRAME.to_csv(sep=";", decimal=","), "column 'a' has '0,0' in row 1, expected a number"),
+        (FRAME.to_csv(sep=";", decimal=","), "column 'a' has '0,0' in row 1, expected a point, not a dec"),
         (FRAME.assign(**{"class": FRAME["class"].where(COUNT > 0)}).to_csv(), "column 'class' has 'nan' in row 1, ex"),
-        (FRAME.assign(Label=1).to_csv(), "column 'class' is taken for the label, but so is 'Label'"),
-        (FRAME.assign(z=COUNT * 1.5).drop(columns="class").to_csv(), "column 'z' is taken .* most of its values are"),
+        (FRAME.assign(Label=1).to_csv(), "column 'class' is .* but so is 'Label': fit learns classes, .*, leave"),
+        (FRAME.assign(z=COUNT).drop(columns="class").to_csv(), "column 'z' is .* most of .* different: .* 'label'$"),
+        (FRAME[["a", "ü c"]].assign(y=COUNT % 3 / 2).to_csv(), "column 'y' is .* it has 0.5: fit learns .* names$"),
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_used_names_the_place(tmp_path: Path, text: str | bytes, said: str) -> None:
     with pytest.raises(InvalidData, match=f"table.csv': {said}"):
         read_table(tmp_path / "table.csv", text)
+
+
+def test_words_become_columns_of_0_and_1_that_the_input_names(tmp_path: Path) -> None:
+    table = FRAME.assign(Sex=np.array(["male ", "female"])[COUNT % 2], Port=np.array(["S", "C", "Q"])[COUNT % 3])
+    table = table.assign(y=np.array(["a ", "b"])[COUNT // 2 % 2]).drop(columns="class")
+    data = read_table(tmp_path / "table.csv", table.to_csv(index=False))
+    names = ("a", "ü c", "Sex=female", "Sex=male", "Port=C", "Port=Q", "Port=S")
+    assert data.declared.feature_names == names
+    assert data.read_as.endswith("each word of 'Sex', 'Port' becomes a column of 0 and 1, such as 'Port=S'")
+    assert data.class_names == ("a", "b")
+    for one_hot in (data.training.samples[:, 2:4], data.training.samples[:, 4:]):
+        assert (np.sort(one_hot) == np.eye(one_hot.shape[1])[-1]).all()
+    settings, data = prepare(TrainingConfig(data=DataConfig(file=tmp_path / "table.csv")))
+    spec = architecture_for(settings, data).spec
+    assert Input.model_validate_json(spec.input.model_dump_json()).feature_names == names
+    table.assign(Port="S").to_csv(tmp_path / "table.csv", index=False)  # of 5 columns
+    table.assign(Port=table["Port"].replace("Q", "X")).to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(InvalidData, match="dataset 'other': has other columns than model 'm', expected a, ü c, Sex"):
+        load_for(DataConfig(file=tmp_path / "other.csv"), spec, "m")
+
+
+READINGS = FRAME.assign(Time=COUNT % 4, id=COUNT // 4)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (READINGS, [r"each row is taken for a sample, but 'Time', 'id' may say .*: docs/data.md"]),
+        (FRAME.assign(id=COUNT[::-1]), []),
+        (FRAME.assign(paid=COUNT % 2 * 40 + COUNT), [r"^column 'paid' alone tells the classes apart: leave it out"]),
+        (pd.concat([FRAME] * 2), [r"x: \d+ of 16 test samples are training samples too"]),
+        (FRAME.assign(b=COUNT).sample(400, replace=True, random_state=0).assign(**{"class": np.arange(400) % 21 * 1.0}),
+         [r"y: its whole numbers are taken for 21 classes: fit learns classes", r"x: \d+ of 80 test samples are"]),
+    ],
+)  # fmt: skip
+def test_a_sentence_warns_of_data_that_is_odd(tmp_path: Path, table: pd.DataFrame, said: list[str]) -> None:
+    warnings = read_table(tmp_path / "table.csv", table.to_csv(index=False)).warnings
+    assert len(warnings) == len(said), warnings
+    assert all(re.search(pattern, warning) for pattern, warning in zip(said, warnings, strict=True)), warnings
 
 
 def pictures(folder: Path, *modes: str, suffix: str = ".png") -> Path:

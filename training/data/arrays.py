@@ -35,6 +35,7 @@ from spikeserve.training.data.class_folders import files_by_split
 from spikeserve.training.data.dataset import Dataset, Labels, Split
 from spikeserve.training.data.normalise import declare, lost_levels, merged_levels
 from spikeserve.training.data.numpy_files import open_npz, read_npy
+from spikeserve.training.data.oddities import oddities
 from spikeserve.training.data.pictures import FORMATS, read_pictures
 from spikeserve.training.data.samples import GAPS, Arrays, read_samples
 from spikeserve.training.data.splits import Groups, hold_out, three_ways
@@ -69,12 +70,13 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
 
     Raises InvalidData with one sentence for whatever cannot be trained on.
     """
-    inferred, read_as = coding is None, ""
+    inferred, read_as, table = coding is None, "", None
     folder = config.folder if config.file is None else config.file
     if config.file is None or (folder.is_dir() and not surest("reader", folder, {})):
         named, coding = _read_folder(folder, coding)
     elif config.file.suffix.lower() in SUFFIXES:
-        named, read_as = read_table(config.file)
+        table = read_table(config.file)
+        named, read_as = table.arrays, table.read_as
     else:
         named = _read_npz(config.file)
     first = "x_train" if "x_train" in named else "x"
@@ -99,6 +101,11 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
     for split in (training, validation, test):
         split.pad(silence(declared))
     warnings = merged_levels(first, named[first]) + lost_levels(training, declared)
+    if table:
+        declared = declared.model_copy(update={"feature_names": table.features})
+        warnings += table.warnings
+    of_floats = named[first.replace("x", "y")].dtype.kind == "f"
+    warnings += oddities(training, test, declared, of_floats=of_floats)
     name = config.folder.resolve().name if config.file is None else config.file.stem
     if (inferred and time) or named[first].shape != sent:
         kind = "series, with time as the first axis," if time else f"pictures, {show(shape)} with channels first,"
@@ -229,10 +236,12 @@ def _labels(named: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
     if labels.shape == (len(samples), 1):
         labels = labels[:, 0]
     if labels.shape[:1] == (len(samples),) and labels.ndim == 2 and labels.dtype.kind in "biuf":
-        raise InvalidData(
-            f"{name}: shape is {show(labels.shape)}, expected a label for each sample; of one-hot labels or "
-            f"scores it is {name}.argmax(axis=1)"
-        )
+        ones, one_hot = (labels == 1).sum(axis=1), bool(((labels == 0) | (labels == 1)).all())
+        row = int((ones != 1).argmax())
+        cure = f"of one-hot labels it is {name}.argmax(axis=1)" if one_hot else "fit learns classes, not values"
+        if one_hot and ones[row] != 1:
+            cure = f"row {row} has {ones[row]} ones, and fit learns classes, one for each sample"
+        raise InvalidData(f"{name}: shape is {show(labels.shape)}, expected a label for each sample; {cure}")
     if labels.shape != (len(samples),):
         raise InvalidData(
             f"{name}: shape is {show(labels.shape)}, expected {len(samples)} labels as {of} has that many samples"
@@ -242,8 +251,10 @@ def _labels(named: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
     ):
         return labels.astype(np.int64)
     if labels.dtype.kind not in "iuU":
-        raise InvalidData(f"{name}: type is {labels.dtype}, expected integers (or strings) that name the classes")
-    return labels
+        raise InvalidData(
+            f"{name}: type is {labels.dtype}, and fit learns classes, expected integers (or strings) that name them"
+        )
+    return np.char.strip(labels) if labels.dtype.kind == "U" else labels
 
 
 def _groups(named: Arrays, name: str, samples: int) -> Groups | None:

@@ -79,6 +79,9 @@ def load_for(config: DataConfig, spec: Spec, name: str) -> Dataset:
             f"dataset '{data.name}': has {here[0]} classes and samples of shape {show(here[1])}, but model '{name}' "
             f"has {there[0]} and {show(there[1])}"
         )
+    if spec.input.feature_names and data.declared.feature_names != spec.input.feature_names:
+        expected = ", ".join(spec.input.feature_names[:100])
+        raise InvalidData(f"dataset '{data.name}': has other columns than model '{name}', expected {expected}")
     return data
 
 

@@ -3,25 +3,76 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spikeserve.models.recordings.columns import FIELDS
 from spikeserve.training.data.numpy_files import explained
 from spikeserve.training.data.samples import Arrays
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.files import memory, require_plain
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SUFFIXES = (".csv", ".parquet")
-LABELS = ("label", "labels", "class", "target")  # what people call the column of the labels
+LABELS = ("label", "labels", "class", "target")  # what people call the column of the labels, besides y
+SERIES = ("sample", "sample_id", "series", "id")  # what they call the column of the series that a reading belongs to
+MOST_WORDS = 20  # different ones of a column: each becomes a column of 0 and 1
+MOST_NAMED = 20  # columns in a sentence
+MOST_CHARACTERS = 200  # of a feature's name
 
 
-def read_table(path: Path) -> tuple[Arrays, str]:
-    """Return x (rows, features) and y (rows,) of a table, and a sentence that says which columns they are.
+class Table(NamedTuple):
+    """A table as x (rows, features) and y (rows,), its features' names, and sentences about how it was read."""
 
-    The label is the column of a name in LABELS, else the last one. A column that counts the rows is left out, since it
-    says the class of rows that are sorted. Raises InvalidData.
+    arrays: Arrays
+    features: tuple[str, ...]
+    read_as: str
+    warnings: tuple[str, ...]
+
+
+def read_table(path: Path) -> Table:
+    """Return a table whose words are columns of 0 and 1; raises InvalidData.
+
+    The label is the column of a name in LABELS, else y, else the last one. A column that counts the rows is left out,
+    since it says the class of rows that are sorted.
     """
+    frame = _read(path)
+    label, labels = _label_of(frame, path)
+    steps = frame.drop(columns=label).select_dtypes("integer").diff().iloc[1:]
+    counts = [name for name in steps if 1 < len(steps) == steps[name].eq(1).sum()]
+    readings = [
+        name
+        for name in frame
+        if (called := str(name).strip().lower()) in FIELDS["t"] or (called in SERIES and frame[name].duplicated().any())
+    ]
+    frame, words = _numbers(frame.drop(columns=[label, *counts]), labels, path)
+    import pandas as pd
+
+    is_number, is_whole = pd.api.types.is_numeric_dtype(labels), pd.api.types.is_integer_dtype(labels)
+    features = tuple(str(name)[:MOST_CHARACTERS] for name in frame.columns)
+    read_as = (
+        f"{path.name}: {len(labels)} samples of {len(features)} features, '{features[0]}' to '{features[-1]}'; "
+        f"their class is column '{label}'"
+    )
+    if counts:
+        read_as += f", and column '{counts[0]}', which counts the rows, is left out"
+    if words:
+        read_as += f"; each word of {_quoted(words)} becomes a column of 0 and 1, such as '{features[-1]}'"
+    warning = (
+        f"{path.name}: each row is taken for a sample, but {_quoted(readings)} may say that it is one reading of a "
+        "series: docs/data.md, 'Gaps and uneven steps', makes series of readings"
+    )
+    y = labels.to_numpy((np.int64 if is_whole else np.float64) if is_number else str)
+    return Table({"x": frame.to_numpy(np.float64), "y": y}, features, read_as, (warning,) if readings else ())
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return the rows of a file, in which an empty cell is missing; raises InvalidData."""
     with explained(path, "a table"):
         import pandas as pd  # here, since it takes a second and is an extra
 
@@ -44,28 +95,70 @@ def read_table(path: Path) -> tuple[Arrays, str]:
             frame = pd.read_csv(path, sep=mark, header=header, skipinitialspace=True, low_memory=False, **missing)
     if len(frame.columns) < 2 or not len(frame):
         raise InvalidData(f"'{path}': {len(frame)} rows of {len(frame.columns)} columns, expected features and a label")
-    called = [name for name in frame.columns if str(name).strip().lower() in LABELS]
+    return frame
+
+
+def _label_of(frame: pd.DataFrame, path: Path) -> tuple[str, pd.Series[Any]]:
+    """Return the name and the cells of the column of the labels; raises InvalidData where it holds no classes."""
+    import pandas as pd
+
+    names = {name: str(name).strip().lower() for name in frame.columns}
+    called = [name for name in names if names[name] in LABELS] or [name for name in names if names[name] == "y"]
     label = called[0] if called else frame.columns[-1]
-    if len(called) > 1 or frame[label].nunique() > len(frame) / 2:
-        but = f"so is '{called[1]}'" if called[1:] else "most of its values are different"
-        raise InvalidData(f"'{path}': column '{label}' is taken for the label, but {but}; name one column 'label'")
-    steps = frame.drop(columns=label).select_dtypes("integer").diff().iloc[1:]
-    counts = [name for name in steps if 1 < len(steps) == steps[name].eq(1).sum()]
-    frame, labels = frame.drop(columns=[label, *counts]), frame[label]
-    for name, column in [*frame.items(), (label, labels)]:
-        absent = column.isna()
-        if name != label and not pd.api.types.is_numeric_dtype(column):
-            absent |= pd.to_numeric(column, errors="coerce").isna()
-            absent.iloc[0] |= not absent.any()  # such as dates, which pandas takes for numbers
-        if absent.any():
-            row, expected = int(absent.argmax()), "class" if name == label else "number"
-            raise InvalidData(
-                f"'{path}': column '{name}' has '{column.iloc[row]}' in row {row + 1}, expected a {expected}: fill the "
-                "gap, or leave out the row or column"
-            )
-    y = labels.to_numpy(np.float64) if pd.api.types.is_numeric_dtype(labels) else labels.to_numpy(str)
-    left_out = f", and column '{counts[0]}', which counts the rows, is left out" if counts else ""
-    return {"x": frame.to_numpy(np.float64), "y": y}, (
-        f"{path.name}: {len(y)} samples of {frame.shape[1]} features, '{frame.columns[0]}' to '{frame.columns[-1]}'; "
-        f"their class is column '{label}'{left_out}"
-    )
+    labels = frame[label]
+    real = labels[labels.mod(1).gt(0)] if pd.api.types.is_float_dtype(labels) else labels[:0]
+    why = "most of its values are different" if labels.nunique() > len(frame) / 2 else ""
+    why = f"it has {real.iloc[0]:g}" if len(real) else why
+    why = f"so is '{called[1]}'" if called[1:] else why
+    if why:
+        cure = "leave one out" if called[1:] else "expected a few whole numbers or names"
+        other = "" if called else "; name the column of the label 'label'"
+        raise InvalidData(
+            f"'{path}': column '{label}' is taken for the label, but {why}: fit learns classes, one for each sample, "
+            f"{cure}{other}"
+        )
+    return label, labels
+
+
+def _numbers(frame: pd.DataFrame, labels: pd.Series[Any], path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return the features as numbers, with a column of 0 and 1 for each word, and the names of columns of words.
+
+    Raises InvalidData, which names all columns that cannot be used.
+    """
+    import pandas as pd
+
+    words: dict[str, pd.Series[Any]] = {}
+    faults = defaultdict[str, list[str]](list)
+    for name, column in [*frame.items(), (labels.name, labels)]:
+        wrong, expected = column.isna(), "a number: fill the gap, or leave out the row or column"
+        if column is labels:
+            expected = expected.replace("number", "class")
+        elif not pd.api.types.is_numeric_dtype(column):
+            text = column.astype(str).str.strip()
+            commas, is_number = text.str.fullmatch(r"[+-]?\d*,\d+"), pd.to_numeric(column, errors="coerce").notna()
+            if commas.any():
+                wrong, expected = commas, "a point, not a decimal comma"
+            elif is_number.any():
+                wrong = ~is_number
+                wrong.iloc[0] |= not wrong.any()  # such as dates, which pandas takes for numbers
+            elif not wrong.any() and (count := text.nunique()) > MOST_WORDS:
+                faults[f"numbers, or at most {MOST_WORDS} words: leave the column out"].append(
+                    f"column '{name}' has {count} different words"
+                )
+            else:
+                words[name] = text
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            faults[expected].append(f"column '{name}' has '{column.iloc[row]}' in row {row + 1}")
+    if faults:
+        said = (f"{_joined(places)}, expected {expected}" for expected, places in faults.items())
+        raise InvalidData(f"'{path}': {'; '.join(said)}")
+    return pd.get_dummies(frame.assign(**words), columns=list(words), prefix_sep="=", dtype=float), list(words)
+
+
+def _quoted(names: list[str]) -> str:
+    return _joined([f"'{name}'" for name in names])
+
+
+def _joined(parts: list[str]) -> str:
+    return ", ".join(parts[:MOST_NAMED]) + (f" and {len(parts) - MOST_NAMED} others" if parts[MOST_NAMED:] else "")

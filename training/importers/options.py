@@ -139,6 +139,7 @@ class Options(BaseModel):
     offset: Numbers | None = flag("As in the spec.", "0", file=True)
     resolution: float | None = flag("As in the spec.", "none", file=True)
     by_deviation: bool | None = flag("As in the spec.", "none", file=True)
+    feature_names: tuple[str, ...] | None = flag("As in the spec.", "none", file=True)
 
     @classmethod
     def read(cls, typed: Mapping[str, Any]) -> Self:

@@ -143,6 +143,7 @@ def training_card(
         f"{spec.coding} coding.",
         {
             "Input": f"{show(spec.input.shape)} raw values from {spec.input.described_range}{steps}",
+            **({"Features": ", ".join(spec.input.feature_names)} if spec.input.feature_names else {}),
             "Classes": ", ".join(spec.labels),
             "Data": f"{config.data.dataset}, {sizes[0]} samples to train on, {sizes[1]} to validate, {sizes[2]} to "
             f"test (split seed {config.data.split_seed}); the test samples chose nothing",

@@ -146,7 +146,7 @@ function layOut(host, model, examples, sample) {
 function boardOf(canvas, model, value) {
   const { shape } = model.input;
   const image = perStep(model) && shape.length === 1 ? null : imageOf({ ...model, coding: "direct" });
-  const board = image ? new Pad(canvas, image, () => {}) : new Levels(canvas, sharesOf(model, new Array(product(shape)).fill(0)));
+  const board = image ? new Pad(canvas, image, () => {}) : new Levels(canvas, sharesOf(model, new Array(product(shape)).fill(0)), model.input.feature_names);
   if (!perStep(model) && [value].flat(Infinity).length === product(shape)) board.set(sharesOf(model, value));
   else board.draw();
   return board;
