@@ -13,14 +13,7 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    StringConstraints,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from spikeserve.models.spec.events import EventBinning
 from spikeserve.models.spec.parameters import Float32, FrozenModel, Positive32, Shape, Size, show
@@ -64,7 +57,7 @@ class Input(FrozenModel):
     resolution: Annotated[Positive32, AfterValidator(_power_of_two)] | None = None
     events: EventBinning | None = None
     by_deviation: bool = False
-    feature_names: tuple[Annotated[str, StringConstraints(max_length=200)], ...] | None = None
+    feature_names: tuple[Annotated[str, Field(max_length=200)], ...] | None = None
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -76,10 +69,7 @@ class Input(FrozenModel):
         if self.events is not None:
             self.events.check_shape(self.shape)
         if self.feature_names is not None and len(self.feature_names) != math.prod(self.shape):
-            raise ValueError(
-                f"input: feature_names has {len(self.feature_names)}, but the shape {show(self.shape)} has "
-                f"{math.prod(self.shape)} values"
-            )
+            raise ValueError(f"input: feature_names has {len(self.feature_names)}, expected one for each value")
         if self.by_deviation and self.resolution is None:
             raise ValueError("input: by_deviation is true without a resolution, expected one that its values round to")
         for name in FEATURE_FIELDS:

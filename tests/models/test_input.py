@@ -77,7 +77,7 @@ def test_a_resolution_rounds_the_normalised_value_half_to_even() -> None:
         ({"shape": [2], "high": 1e38, "scale": 100}, "beyond float32 for a value of the declared range"),
         ({"shape": [2], "resolution": 0.3}, "expected a power of two"),
         ({"shape": [2], "resolution": 0}, "greater than 0"),
-        ({"shape": [2, 2], "feature_names": ["a"]}, "input: feature_names has 1, but the shape 2×2 has 4 values"),
+        ({"shape": [2, 2], "feature_names": ["a"]}, "input: feature_names has 1, expected one for each value"),
         ({"shape": [1], "feature_names": ["a" * 201]}, "at most 200 characters"),
         ({"shape": [2], "out_of_range": "wrap"}, "'refuse' or 'clip'"),
     ],

@@ -104,8 +104,7 @@ def arrays(config: DataConfig, coding: Coding | None) -> Dataset:
     if table:
         declared = declared.model_copy(update={"feature_names": table.features})
         warnings += table.warnings
-    of_floats = named[first.replace("x", "y")].dtype.kind == "f"
-    warnings += oddities(training, test, declared, of_floats=of_floats)
+    warnings += oddities(training, test, declared, of_floats=named[first.replace("x", "y")].dtype.kind == "f")
     name = config.folder.resolve().name if config.file is None else config.file.stem
     if (inferred and time) or named[first].shape != sent:
         kind = "series, with time as the first axis," if time else f"pictures, {show(shape)} with channels first,"
@@ -239,8 +238,7 @@ def _labels(named: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
         ones, one_hot = (labels == 1).sum(axis=1), bool(((labels == 0) | (labels == 1)).all())
         row = int((ones != 1).argmax())
         cure = f"of one-hot labels it is {name}.argmax(axis=1)" if one_hot else "fit learns classes, not values"
-        if one_hot and ones[row] != 1:
-            cure = f"row {row} has {ones[row]} ones, and fit learns classes, one for each sample"
+        cure = f"row {row} has {ones[row]} ones: fit learns one class" if one_hot and ones[row] != 1 else cure
         raise InvalidData(f"{name}: shape is {show(labels.shape)}, expected a label for each sample; {cure}")
     if labels.shape != (len(samples),):
         raise InvalidData(
@@ -251,9 +249,7 @@ def _labels(named: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
     ):
         return labels.astype(np.int64)
     if labels.dtype.kind not in "iuU":
-        raise InvalidData(
-            f"{name}: type is {labels.dtype}, and fit learns classes, expected integers (or strings) that name them"
-        )
+        raise InvalidData(f"{name}: type is {labels.dtype}: fit learns classes, expected integers or strings of them")
     return np.char.strip(labels) if labels.dtype.kind == "U" else labels
 
 

@@ -19,14 +19,10 @@ def oddities(training: Split, test: Split, declared: Input, *, of_floats: bool) 
     if leaks := _leaks(training):
         name = f"column '{declared.feature_names[leaks[0]]}'" if declared.feature_names else f"feature {leaks[0]} of x"
         others = f" (and so do {len(leaks) - 1} others)" if leaks[1:] else ""
-        sentences.append(
-            f"{name} alone tells the classes apart{others}: leave it out unless a client knows it beforehand"
-        )
+        sentences.append(f"{name} alone tells the classes apart{others}: leave it out unless a client knows it")
     known = {hash(sample.tobytes()) for sample in training.samples}
     if twins := sum(hash(sample.tobytes()) in known for sample in test.samples):
-        sentences.append(
-            f"x: {twins} of {len(test)} test samples are training samples too, so accuracy may be too high"
-        )
+        sentences.append(f"x: {twins} of {len(test)} test samples are training samples too, which flatters accuracy")
     return tuple(sentences)
 
 

@@ -45,29 +45,20 @@ def read_table(path: Path) -> Table:
     label, labels = _label_of(frame, path)
     steps = frame.drop(columns=label).select_dtypes("integer").diff().iloc[1:]
     counts = [name for name in steps if 1 < len(steps) == steps[name].eq(1).sum()]
-    readings = [
-        name
-        for name in frame
-        if (called := str(name).strip().lower()) in FIELDS["t"] or (called in SERIES and frame[name].duplicated().any())
-    ]
+    called = {name: str(name).strip().lower() for name in frame.columns}
+    readings = [n for n in called if called[n] in FIELDS["t"] or (called[n] in SERIES and frame[n].duplicated().any())]
     frame, words = _numbers(frame.drop(columns=[label, *counts]), labels, path)
-    import pandas as pd
-
-    is_number, is_whole = pd.api.types.is_numeric_dtype(labels), pd.api.types.is_integer_dtype(labels)
     features = tuple(str(name)[:MOST_CHARACTERS] for name in frame.columns)
     read_as = (
         f"{path.name}: {len(labels)} samples of {len(features)} features, '{features[0]}' to '{features[-1]}'; "
         f"their class is column '{label}'"
     )
-    if counts:
-        read_as += f", and column '{counts[0]}', which counts the rows, is left out"
-    if words:
-        read_as += f"; each word of {_quoted(words)} becomes a column of 0 and 1, such as '{features[-1]}'"
+    read_as += f", and column '{counts[0]}', which counts the rows, is left out" if counts else ""
+    read_as += f"; each word of {_quoted(words)} becomes a column of 0 and 1, such as '{features[-1]}'" if words else ""
     warning = (
-        f"{path.name}: each row is taken for a sample, but {_quoted(readings)} may say that it is one reading of a "
-        "series: docs/data.md, 'Gaps and uneven steps', makes series of readings"
+        f"{_quoted(readings)}: each row is taken for a sample; docs/data.md, 'Gaps and uneven steps', makes series"
     )
-    y = labels.to_numpy((np.int64 if is_whole else np.float64) if is_number else str)
+    y = labels.to_numpy({"i": np.int64, "u": np.int64, "f": np.float64, "b": np.float64}.get(labels.dtype.kind, str))
     return Table({"x": frame.to_numpy(np.float64), "y": y}, features, read_as, (warning,) if readings else ())
 
 
@@ -100,17 +91,14 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _label_of(frame: pd.DataFrame, path: Path) -> tuple[str, pd.Series[Any]]:
     """Return the name and the cells of the column of the labels; raises InvalidData where it holds no classes."""
-    import pandas as pd
-
     names = {name: str(name).strip().lower() for name in frame.columns}
     called = [name for name in names if names[name] in LABELS] or [name for name in names if names[name] == "y"]
     label = called[0] if called else frame.columns[-1]
     labels = frame[label]
-    real = labels[labels.mod(1).gt(0)] if pd.api.types.is_float_dtype(labels) else labels[:0]
-    why = "most of its values are different" if labels.nunique() > len(frame) / 2 else ""
-    why = f"it has {real.iloc[0]:g}" if len(real) else why
-    why = f"so is '{called[1]}'" if called[1:] else why
-    if why:
+    real = labels[labels.mod(1).gt(0)] if labels.dtype.kind == "f" else labels[:0]
+    if called[1:] or len(real) or labels.nunique() > len(frame) / 2:
+        why = f"it has {real.iloc[0]:g}" if len(real) else "most of its values are different"
+        why = f"so is '{called[1]}'" if called[1:] else why
         cure = "leave one out" if called[1:] else "expected a few whole numbers or names"
         other = "" if called else "; name the column of the label 'label'"
         raise InvalidData(
