@@ -55,9 +55,7 @@ def read_table(path: Path) -> Table:
     )
     read_as += f", and column '{counts[0]}', which counts the rows, is left out" if counts else ""
     read_as += f"; each word of {_quoted(words)} becomes a column of 0 and 1, such as '{features[-1]}'" if words else ""
-    warning = (
-        f"{_quoted(readings)}: each row is taken for a sample; docs/data.md, 'Gaps and uneven steps', makes series"
-    )
+    warning = f"{_quoted(readings)}: each row is taken for a sample; 'Gaps and uneven steps' in docs/data.md has series"
     y = labels.to_numpy({"i": np.int64, "u": np.int64, "f": np.float64, "b": np.float64}.get(labels.dtype.kind, str))
     return Table({"x": frame.to_numpy(np.float64), "y": y}, features, read_as, (warning,) if readings else ())
 
@@ -134,7 +132,7 @@ def _numbers(frame: pd.DataFrame, labels: pd.Series[Any], path: Path) -> tuple[p
                     f"column '{name}' has {count} different words"
                 )
             else:
-                words[name] = text
+                words[name], expected = text, expected.replace("number", "word")
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
             faults[expected].append(f"column '{name}' has '{column.iloc[row]}' in row {row + 1}")
