@@ -135,9 +135,9 @@ def test_an_empty_recording_is_silence(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_laid_out_otherwise_is_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "moves")
-    (folder / "class0" / "notes.txt").write_text("hello")
+    (folder / "class0" / "notes.log").write_text("hello")
     with pytest.raises(
-        InvalidData, match=r"folder: '.*notes.txt' is not a file of events, expected .npy, .npz, [^;]*, .raw, [^;]*;"
+        InvalidData, match=r"folder: '.*notes.log' is not a file of events, expected .npy, .npz, [^;]*, .raw, [^;]*;"
     ):
         read(folder)
     with pytest.raises(InvalidData, match=rf"^'{tmp_path}/b.csv' cannot be read as events: No such file"):
