@@ -129,6 +129,7 @@ def test_every_error_can_be_read_by_an_allowed_page(opened: TestClient, monkeypa
         assert list(answer.json()) == ["error"]
         assert cors(answer)["access-control-allow-origin"] == APP["Origin"]
     assert "Retry-After" in found[503].headers
+    assert "Retry-After" in cors(found[503])["access-control-expose-headers"]
 
 
 def test_a_preflight_needs_no_key_and_what_follows_does(repository: Path) -> None:

@@ -38,14 +38,17 @@ async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 2
         assert await metric(client, "spikeserve_worker_threads_busy") == 1
         assert await metric(client, "spikeserve_longest_run_seconds") > 0
-        for refused in (await client.post(LEFT), await client.post(asked(), INFER)):
+        chunked = {"Content-Length": "9", "Transfer-Encoding": "chunked"}  # a body whose rest never comes
+        unread = await client.call("POST", "/predict", b"{", chunked, asyncio.Event())
+        for refused in (await client.post(LEFT), await client.post(asked(), INFER), unread):
             assert refused.status == 503
             assert int(refused.headers["retry-after"]) > 0
             assert refused.json == {"error": "model 'toy' has 2 requests waiting, expected fewer than max_queue"}
+        assert (unread.headers["connection"], client.reserved) == ("close", 0)
         held.go_on.release(3)
         assert [(await each).status for each in accepted] == [200] * 3
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 0
-        assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 2
+        assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 3
         assert await metric(client, "spikeserve_longest_run_seconds") == 0
     assert len(held.runs) == 3
 
