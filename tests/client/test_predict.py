@@ -1,5 +1,6 @@
 """Predictions from a real server: whatever form a sample is sent in, the answer is the same."""
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import spikeserve
+from spikeserve import errors
 from spikeserve._async.client import TIMEOUT
 from spikeserve.models.coding.records import make_records
 from spikeserve.service.keys import new_key
@@ -94,6 +96,13 @@ def test_a_refusal_carries_the_servers_status_and_sentence(
         client.predict(**options)
     assert caught.value.status == status
     assert sentence in caught.value.sentence
+
+
+def test_each_status_is_the_error_that_the_tree_says() -> None:
+    tree = re.findall(r"── (\w+) +(\d{3}[^:\n]*)", str(errors.__doc__))
+    said = {int(status): name for name, statuses in tree for status in re.findall(r"\d+", statuses)}
+    assert {400, 401, 403, 404, 408, 413, 415, 422, 503, 504} < said.keys()  # those of the page, and a proxy's
+    assert {status: type(errors.answer_error(status, {}, b"")).__name__ for status in said} == said
 
 
 def test_a_server_that_is_not_there_and_an_address_that_is_none_are_errors_of_this_client() -> None:

@@ -322,6 +322,9 @@ async def test_a_stream_has_64_requests_in_flight_and_the_next_waits_until_one_i
         held.go_on.release(70)
         await stream.done_writing()
         assert len([answer async for answer in stream]) == 70
+        await until(lambda: not inside.server.calls.tasks)
+        labels = 'model="toy",status="200",version="1"'
+        assert await metric(inside.client, f"spikeserve_model_requests_total{{{labels}}}") == 70
 
 
 async def test_a_connection_is_told_to_have_256_calls_and_ends_if_it_says_nothing(repository: Path) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.inference.sessions.stream import LONG_WAIT
 from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES
 from tests.bundles import publish
-from tests.service.asgi import Answered, Client, settled, slow, started, traced, until
+from tests.service.asgi import Answered, Broken, Client, settled, slow, started, traced, until
 from tests.service.sessions.conftest import INFER, ONE, pairs
 
 pytestmark = pytest.mark.usefixtures("reference_engine")
@@ -222,6 +223,16 @@ async def test_a_start_takes_the_newest_version_and_the_state_of_another_is_refu
         refused = await ask(client, sequence_start=True, sequence_state=state)
         assert (refused.status, refused.json["error"][:23]) == (400, "state: is of the bundle")
         assert client.sessions == 0
+
+
+async def test_a_sequence_goes_on_by_the_engine_that_takes_over(root: Path) -> None:
+    async with started(root) as client:
+        assert counts(await ask(client, sequence_start=True)) == [0, 0]
+        before, settings = client.model(), client.services.settings
+        after = LoadedModel.load("pairs", 1, settings, verify("pairs", 1, settings))
+        client.catalog.set_ready(client.catalog.models["pairs"][1], after)
+        before.engine = Broken(before.engine)
+        assert counts(await ask(client, sequence_end=True)) == [1, 0]
 
 
 async def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
