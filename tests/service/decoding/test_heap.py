@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from spikeserve.service.inference.decoding.memory import (
     keep_trimming,
     share_heap,
 )
+from tests.service.asgi import until
 from tests.serving import ROOT, serving
 
 # A thread takes 24 MB in pieces and frees them, and lives on. As in a server, an array of 16 MB was freed before: from
@@ -62,26 +64,34 @@ needs_glibc = pytest.mark.skipif(
 )
 
 
+class Watched(MemoryBudget):
+    """A budget that counts how often its peak is read: once at each look of the trimmer, and by each reservation."""
+
+    looks = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "peak":
+            self.looks += 1
+        return super().__getattribute__(name)
+
+
 async def test_the_heap_is_trimmed_once_after_a_burst_and_not_during_it() -> None:
-    budget, trimmed = MemoryBudget(100), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    trimming = asyncio.create_task(keep_trimming(budget, lambda: loop.call_soon_threadsafe(trimmed.set), 0.0))
-
-    async def looks() -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)
-
+    budget, trims = Watched(100), list[int]()
+    trimming = asyncio.create_task(keep_trimming(budget, lambda: trims.append(budget.reserved), 0.0))
     stream, burst = Reservation(budget), Reservation(budget)
+
+    async def look() -> None:
+        end = budget.looks + 3  # a trim ends before the next look begins
+        await until(lambda: budget.looks >= end)
+
     stream.reserve(10)  # and holds them for days
     burst.reserve(60)
-    await looks()
-    assert not trimmed.is_set()
+    await look()
+    assert trims == []
     burst.release()
-    async with asyncio.timeout(60):
-        await trimmed.wait()
-    trimmed.clear()
-    await looks()
-    assert not trimmed.is_set()
+    for _ in range(2):
+        await look()
+        assert trims == [10]
     trimming.cancel()
 
 
