@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs
@@ -13,7 +14,7 @@ from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Readout
 from spikeserve.training import library
 from spikeserve.training.errors import InvalidConfig, InvalidData, NotConvertible
-from spikeserve.training.library import LI, LIF, CubaLIF, Delay, PerStep, membrane_loss, publish, spike_loss
+from spikeserve.training.library import LI, LIF, CubaALIF, CubaLIF, Delay, PerStep, membrane_loss, publish, spike_loss
 
 
 def moves(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,6 +128,11 @@ def test_a_slope_may_be_a_whole_number_and_a_readout_its_name() -> None:
         (lambda: LIF(8, decay=0.5, leakiness=1), "LIF: leakiness: .*not permitted"),
         (lambda: LIF(decay=0.5), r"LIF: its shape is \(\), expected one or more sizes"),
         (lambda: LIF(8, decay=0.5, learn=("tau",)), "LIF: learn holds 'tau', which is no number among its parameters"),
+        (lambda: LIF(8, charge="euler"), "LIF: node 'neuron': charge is 'euler', which needs rate.*, but it has none"),
+        (
+            lambda: LIF(8, surrogate="nope"),
+            "LIF: surrogate is 'nope', expected sigmoid, fast_sigmoid, arctan, triangular, superspike",
+        ),
         (lambda: Delay(8, longest=0), "Delay: shape is .* and longest 0"),
     ],
 )
@@ -140,8 +146,22 @@ def test_a_wrong_shape_names_the_axes() -> None:
         LIF(8, decay=0.5, batch_first=True)(torch.rand(5, 8))
 
 
+def test_neurons_have_the_decay_of_snntorchs_tutorials_and_else_what_fit_has() -> None:
+    assert LIF(4).neurons.node == LIF(4, decay=0.9).neurons.node
+    assert LI(4).neurons.node == LI(4, decay=0.9).neurons.node
+    assert LIF(4, charge="euler", rate=0.5).neurons.node.decay is None
+    adaptive = CubaALIF(4, decay=0.9, syn_decay=0.5, adapt_decay=0.97, adapt_gain=0.1)
+    assert CubaALIF(4).neurons.node == adaptive.neurons.node
+
+
 def test_what_cannot_be_published_is_named(tmp_path: Path) -> None:
     x, y = moves(8)
+    loader = DataLoader(TensorDataset(x, y), 3)
+    with pytest.raises(InvalidData, match=r"test: is a DataLoader, expected \(samples, labels\), two arrays; of a Dat"):
+        publish(nn.Sequential(nn.Linear(8, 2), LIF(2)), tmp_path, "loader", loader)  # type: ignore[arg-type]
+    assert torch.equal(torch.cat(next(zip(*loader, strict=True))), x)
+    with pytest.raises(InvalidConfig, match=r"^coding is 'nope', expected direct, "):
+        publish(nn.Sequential(nn.Linear(8, 2), LIF(2)), tmp_path, "coding", (x, y), coding="nope")
     with pytest.raises(NotConvertible, match=r"1 \(torch.nn.modules.activation.Tanh\): its class: no rule converts it"):
         publish(nn.Sequential(nn.Linear(8, 2), nn.Tanh(), LIF(2, decay=0.5)), tmp_path, "tanh", (x, y))
     network = nn.Sequential(nn.Linear(4, 2), LIF(2, decay=0.5))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from spikeserve.models.spec import describe_first_error, validated
 from spikeserve.models.spec import nodes as spec_nodes
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
-from spikeserve.training.config import AUTHORS, Surrogate
+from spikeserve.training.config import AUTHORS, NetworkConfig, Surrogate, one_of
 from spikeserve.training.errors import InvalidConfig, InvalidData
 from spikeserve.training.fit.architecture import NodeTraining
 from spikeserve.training.fit.author import Author, Function
@@ -31,6 +31,12 @@ from spikeserve.training.fit.operators import connect, dense
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 Value: TypeAlias = float | ArrayLike | Tensor  # of a parameter: one number, or one for each neuron
+
+DEFAULTS: Mapping[str, float] = {
+    "decay": 0.9,
+    **{field: getattr(NetworkConfig, field) for field in ("syn_decay", "adapt_decay", "adapt_gain")},
+}
+OTHER_RULES = {"charge", "rate", "tau", "synapse", "syn_rate", "adapt", "adapt_rate"}  # which need other parameters
 
 
 class OverTime(nn.Module):
@@ -60,7 +66,9 @@ class NeuronModule(OverTime):
 
     `shape`: the layer's size, or channels, height and width. `learn`: the parameters that are trained, for each neuron
     its own; `decay` as given is where they start. `recurrent=True` connects each neuron to all of the layer, one step
-    later. `fields` are those of the spec's node: decay, threshold, fire, reset, syn_decay and so on.
+    later. `fields` are those of the spec's node: decay, threshold, fire, reset, syn_decay and so on. Where none of them
+    chooses another rule, `decay` is 0.9 by default, as in snnTorch's tutorials; `syn_decay` is 0.5, `adapt_decay` 0.97
+    and `adapt_gain` 0.1, as `fit` has them.
 
     Raises InvalidConfig for a field that the node does not have or a value out of range.
     """
@@ -83,7 +91,9 @@ class NeuronModule(OverTime):
                 f"{type(self).__name__}: its shape is {shape}, expected one or more sizes, each above 0"
             )
         self.shape: Shape = tuple(shape)
-        self.threshold = SurrogateThreshold(Surrogate(surrogate), slope, detach_reset=detach_reset)
+        self.threshold = SurrogateThreshold(
+            one_of(Surrogate, f"{type(self).__name__}: surrogate", surrogate), slope, detach_reset=detach_reset
+        )
         self.neurons = self._neurons(fields, learn)
 
     def forward(self, current: Tensor) -> Tensor:
@@ -104,6 +114,8 @@ class NeuronModule(OverTime):
             fields = {**fields, "recurrent": spec_nodes.Recurrent()}
         elif fields.get("recurrent") is False:
             fields = {key: value for key, value in fields.items() if key != "recurrent"}
+        if not fields.keys() & OTHER_RULES:
+            fields = {field: DEFAULTS[field] for field in DEFAULTS.keys() & self.node.model_fields.keys()} | fields
         node = validated(InvalidConfig, name, self.node, name="neuron", **fields)
         for parameter in learn:
             if not isinstance(getattr(node, parameter, None), float):
@@ -120,7 +132,7 @@ class IF(NeuronModule):
 
 
 class LIF(NeuronModule):
-    """Leaky integrate-and-fire neurons; `decay` is what the membrane keeps per step."""
+    """Leaky integrate-and-fire neurons; `decay` is what the membrane keeps per step, by default 0.9."""
 
     node = spec_nodes.LIF
 
