@@ -62,7 +62,7 @@ def one_of(kind: type[Named], name: str, value: object) -> Named:
     """Return the member of an enum that `value` names; raises InvalidConfig, which lists all of them."""
     if value not in [*kind]:
         raise InvalidConfig(f"{name} is {value!r:.80}, expected {', '.join(kind)}")
-    return kind(value)
+    return kind(str(value))
 
 
 class Normalise(StrEnum):

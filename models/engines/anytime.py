@@ -241,11 +241,11 @@ def run_until(
     waiting = inputs
     places: NDArray[np.intp] = np.arange(inputs.batch)  # in the batch, of the samples that have not ended
     state: State | None = None
-    slices: list[_Slice] = []
+    slices: list[Slice] = []
     taken = 0
     for upto in rule.checks:
         result, state = engine.run(waiting.between(0, upto - taken), state, record=record, stop=stop)
-        slices.append(_Slice(taken, upto, places, result))
+        slices.append(Slice(taken, upto, places, result))
         if upto == inputs.time_steps:
             break
         left = np.flatnonzero(~rule.ended(result, upto))
@@ -256,7 +256,7 @@ def run_until(
             waiting, places, state = waiting[left], places[left], state[left]
         taken = upto
     constant = constant_operations(engine.network, inputs.dense().steps) if inputs.constant and slices[1:] else None
-    return _joined(slices, constant)
+    return joined_steps(slices, constant)
 
 
 def _recorded_up_to(ended: RunResult, engine: Engine, inputs: Inputs, record: Record, stop: Stop | None) -> RunResult:
@@ -268,7 +268,7 @@ def _recorded_up_to(ended: RunResult, engine: Engine, inputs: Inputs, record: Re
     return replace(ended, rasters=whole.rasters, membranes=whole.membranes)
 
 
-class _Slice(NamedTuple):
+class Slice(NamedTuple):
     """The steps from `begin` to `end` of the samples at `places` in the batch, and their result."""
 
     begin: int
@@ -277,7 +277,7 @@ class _Slice(NamedTuple):
     result: RunResult
 
 
-def _joined(slices: Sequence[_Slice], constant: Counts | None) -> RunResult:
+def joined_steps(slices: Sequence[Slice], constant: Counts | None = None) -> RunResult:
     """Return the result of all samples, all of which are in the first slice.
 
     `constant` (batch,) are the operations that each slice has counted again, None if there are none.
@@ -300,7 +300,7 @@ def _joined(slices: Sequence[_Slice], constant: Counts | None) -> RunResult:
     return RunResult(counts, readout, operations, spikes, rasters, membranes, used)
 
 
-def _recorded(slices: Sequence[_Slice], name: str, kind: Literal["rasters", "membranes"]) -> NDArray[Any]:
+def _recorded(slices: Sequence[Slice], name: str, kind: Literal["rasters", "membranes"]) -> NDArray[Any]:
     """Return the recording of a node, with zeros where a sample took no step."""
     recorded = [getattr(each.result, kind)[name] for each in slices]
     whole = np.zeros((slices[-1].end, *recorded[0].shape[1:]), recorded[0].dtype)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import numpy as np
 
 from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
+from spikeserve.models.engines.anytime import Slice, joined_steps
 from spikeserve.models.engines.base import Record, RunResult, Stop
 from spikeserve.models.engines.state import State, check_state
 from spikeserve.models.spec import Spec
@@ -50,22 +52,10 @@ class DenseEngine(ABC):
         if not isinstance(inputs, EventInputs):
             return self.run_dense(inputs, state, record, stop)
         fit = max(1, BLOCK_BYTES // max(1, 4 * inputs.batch * math.prod(inputs.shape)))
-        results: list[RunResult] = []
+        slices: list[Slice] = []
         for first in range(0, inputs.time_steps, fit):
-            block = inputs.between(first, min(first + fit, inputs.time_steps)).dense()
-            last, state = self.run_dense(block, state, record, stop)
-            results.append(last)
+            end = min(first + fit, inputs.time_steps)
+            result, state = self.run_dense(inputs.between(first, end).dense(), state, record, stop)
+            slices.append(Slice(first, end, np.arange(inputs.batch), result))
         assert state is not None  # noqa: S101  (there is at least one step)
-        if len(results) == 1:
-            return last, state
-        whole = RunResult(
-            spike_counts=last.spike_counts,
-            readout=last.readout,
-            synaptic_operations=np.sum([each.synaptic_operations for each in results], axis=0),
-            spikes_per_node={
-                name: np.sum([each.spikes_per_node[name] for each in results], axis=0) for name in last.spikes_per_node
-            },
-            rasters={name: np.concatenate([each.rasters[name] for each in results]) for name in last.rasters},
-            membranes={name: np.concatenate([each.membranes[name] for each in results]) for name in last.membranes},
-        )
-        return whole, state
+        return replace(joined_steps(slices), steps_used=None), state

@@ -68,9 +68,7 @@ def constant_operations(network: Network, inputs: FloatArray) -> NDArray[np.int6
     spec, constant, outputs = network.spec, constant_nodes(network.spec), {INPUT: inputs}
     total, begun = np.zeros((2, inputs.shape[1]), np.int64)
     counted = [node for node in spec.nodes if node.name in constant and isinstance(node, Weighted)]
-    for node in spec.nodes if counted else ():
-        if node.name not in constant:
-            continue
+    for node in (each for each in spec.nodes if counted and each.name in constant):
         arriving = join(node, [outputs[name] for name in spec.sources[node.name]])
         total += operations(node, arriving, network) if isinstance(node, Weighted) else 0
         if node is counted[-1]:

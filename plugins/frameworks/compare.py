@@ -179,10 +179,8 @@ def _author(converted: ConvertedNetwork, inputs: DenseInputs, readout: FloatArra
         return None
     try:
         answer = converted.graph.answer(_every_step(inputs))
-    except NotConvertible:
-        raise
     except (Exception, SystemExit) as error:  # the author's own code may raise anything
-        raise NotConvertible(f"its forward fails on random samples: {first_line(error)}") from error
+        raise NotConvertible(f"its answer to random samples is not comparable: {first_line(error)}") from error
     answer = OVER_TIME[over](answer) if read.over is None else answer
     returned = answer.reshape(len(answer), -1)[: len(readout)].numpy()
     ours = torch.from_numpy(readout[: len(returned)]) * read.factor
@@ -196,18 +194,7 @@ def _author(converted: ConvertedNetwork, inputs: DenseInputs, readout: FloatArra
     if not apart:
         return None
     differing = min(apart, key=np.count_nonzero)
-    strayed = np.zeros((inputs.time_steps, len(readout), differing.shape[1]), np.bool_)
-    strayed[-1, : len(differing)] = differing
-    return LayerParity(
-        node=ANSWER,
-        module="forward",
-        neuron_steps=differing.size,
-        spikes=None,
-        differing=int(np.count_nonzero(differing)),
-        membrane=None,
-        strayed=strayed,
-        apart=None,
-    )
+    return _row(ANSWER, "forward", differing, (inputs.time_steps, len(readout)), None)
 
 
 def _answer(converted: ConvertedNetwork, theirs: Outputs, readout: FloatArray) -> LayerParity:
@@ -215,18 +202,19 @@ def _answer(converted: ConvertedNetwork, theirs: Outputs, readout: FloatArray) -
     place, spec = converted.graph.readout.node, converted.network.spec
     output, _ = theirs[place]
     own = OVER_TIME[Reduction(spec.readout)](torch.from_numpy(output)).flatten(1).numpy()
-    strayed = np.zeros((len(output), *own.shape), np.bool_)
-    strayed[-1] = ~close(readout, own)
-    return LayerParity(
-        node=spec.nodes[-1].name,
-        module=converted.graph.nodes[place].path,
-        neuron_steps=own.size,
-        spikes=None,
-        differing=int(np.count_nonzero(strayed)),
-        membrane=float(np.abs(readout - own).max(initial=0.0)),
-        strayed=strayed,
-        apart=None,
-    )
+    largest = float(np.abs(readout - own).max(initial=0.0))
+    name, module = spec.nodes[-1].name, converted.graph.nodes[place].path
+    return _row(name, module, ~close(readout, own), output.shape[:2], largest)
+
+
+def _row(
+    node: str, module: str, differing: NDArray[np.bool_], size: tuple[int, ...], largest: float | None
+) -> LayerParity:
+    """Return the row of an answer (samples, classes) after the last step; `size` is (time_steps, batch) of the run."""
+    strayed = np.zeros((*size, differing.shape[1]), np.bool_)
+    strayed[-1, : len(differing)] = differing
+    count = int(np.count_nonzero(differing))
+    return LayerParity(node, module, differing.size, None, count, largest, strayed, None)
 
 
 def first_differences(rows: Sequence[LayerParity]) -> list[FirstDifference]:

@@ -1,6 +1,7 @@
 """The layers for code of one's own: they compute the spec's nodes, train in a plain loop, and become a bundle."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,8 @@ def test_a_wrong_shape_names_the_axes() -> None:
 def test_neurons_have_the_decay_of_snntorchs_tutorials_and_else_what_fit_has() -> None:
     assert LIF(4).neurons.node == LIF(4, decay=0.9).neurons.node
     assert LI(4).neurons.node == LI(4, decay=0.9).neurons.node
-    assert LIF(4, charge="euler", rate=0.5).neurons.node.decay is None
+    other: Any = LIF(4, charge="euler", rate=0.5).neurons.node
+    assert other.decay is None
     adaptive = CubaALIF(4, decay=0.9, syn_decay=0.5, adapt_decay=0.97, adapt_gain=0.1)
     assert CubaALIF(4).neurons.node == adaptive.neurons.node
 
