@@ -129,13 +129,12 @@ class TracedRun:
         """Run the forward on inputs (time_steps, batch, *shape), and return its answer as it gives that.
 
         It is (batch, *sample), or of each step (time_steps, batch, *sample). Where the forward takes one batch alone,
-        the samples are cut or repeated to fit. Raises NotConvertible if it does not run on these inputs.
+        the samples are cut or repeated to fit. Raises what the forward raises.
         """
         inputs = inputs[:, torch.arange(self.options.batch or inputs.shape[1]) % inputs.shape[1]]
         layout = next(islice(layouts_of(inputs, inputs), self.place, None))
         other = replace(self, layout=layout)
-        if not other.is_possible():
-            raise NotConvertible(f"its forward fails where it is given {layout}")
+        other.is_possible()  # finds its states
         other.readout()
         answers = [returned for _, _, returned in other._answers]
         return torch.stack(answers) if layout.by_step else answers[0]

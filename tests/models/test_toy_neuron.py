@@ -14,7 +14,7 @@ from tests.serving import ROOT
 ELSEWHERE = {
     "a field of a node, of the same name": (
         *("plugins/report/complexity/neuron_operations.py", "plugins/nir/dialects.py"),
-        *("plugins/frameworks/norse.py", "plugins/frameworks/sinabs.py"),
+        *("plugins/frameworks/norse.py", "plugins/frameworks/sinabs.py", "training/fit/modules.py"),
     ),
     "what is recorded of any neuron, its program's membrane": (
         *("plugins/onnx/graph.py", "plugins/onnx/engine.py"),

@@ -218,6 +218,9 @@ def test_the_authors_own_answer_is_compared() -> None:
     same, rows = (compare(each, theirs, ReferenceEngine(found.network), inputs) for each in (found, changed))
     assert [(row.node, row.differing) for row in same] == [("steps", 0), ("fc3", 0), ("(the answer)", 0)]
     assert [(row.node, row.differing) for row in rows] == [("steps", 0), ("fc3", 0), ("(the answer)", 16)]
+    broken = replace(found, graph=replace(found.graph, answer=lambda steps: steps.view(7)))
+    with pytest.raises(NotConvertible, match=r"its answer to random samples is not comparable: shape '\[7\]' is inv"):
+        compare(broken, theirs, ReferenceEngine(found.network), inputs)
 
 
 class Inner(nn.Module):
@@ -250,8 +253,7 @@ def test_a_start_that_is_drawn_is_refused_with_its_cure(drawn: Callable[..., Ten
             spikes.append(spike)
         return torch.stack(spikes)
 
-    sentence = r"'cell' is given a state that begins at random; --start rest lets it begin at 0 instead"
-    assert sentence in refused(Net(handed), SIZE)
+    assert "'cell' is given a state that begins at random; --start rest lets it" in refused(Net(handed), SIZE)
     require_same_spikes(taken_in(Net(handed), SIZE, start="rest"))
 
 

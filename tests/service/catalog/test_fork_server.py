@@ -170,12 +170,11 @@ with compiling():
 
 
 async def test_one_process_compiles_while_others_wait_and_none_for_one_that_has_died() -> None:
-    prepare = "from spikeserve.service.inference.decoding.readers import prepare; prepare('event')"
     command = [sys.executable, "-c", COMPILING]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as compiles:
         assert compiles.stdout is not None
         assert compiles.stdout.readline() == b"begun\n"
-        with subprocess.Popen([sys.executable, "-c", prepare], cwd=ROOT) as waits:
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waits:
             waiting = f"-> FLOCK  ADVISORY  WRITE {waits.pid} "
             await until(lambda: waiting in Path("/proc/locks").read_text())
             compiles.kill()

@@ -363,7 +363,7 @@ def test_an_array_in_fortran_order_is_drawn_as_the_server_reads_it(visit: Visit)
 
 def test_pictures_of_examples_are_drawn_again_in_the_ink_of_another_colour_scheme(visit: Visit) -> None:
     visit.page.emulate_media(color_scheme="dark")
-    visit.page.evaluate("() => new Promise(requestAnimationFrame)")  # before which the page is told
+    visit.page.evaluate("() => new Promise(requestAnimationFrame)")  # the page hears of it before that
     picture = visit.grid(visit.page.locator("#examples canvas").first, 8, 8)
     assert (picture == visit.colours("ink")).all(axis=2).any()
 

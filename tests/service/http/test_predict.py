@@ -62,7 +62,7 @@ DESCRIBED: dict[str, tuple[Network, dict[str, Any]]] = {
     "unitless": (regression(), {"units": None}),
     "weather": (
         network_of([{"type": "IF", "name": "out"}], {}, **task(2, 2, "ab", scale=[0.1, 0.001], **WEATHER)),
-        {"input": {"shape": [2], "events": None} | WEATHER},
+        {"input": {"shape": [2], "events": None, "feature_names": None} | WEATHER},
     ),
     # A Linear of 2 × 3 weights that sees the same current at each step, and so counts once; a recurrent LIF of 3
     # neurons, 9 weights at each step, with a threshold of each; and a Linear of 3 × 2.
