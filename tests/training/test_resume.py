@@ -38,12 +38,15 @@ def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:
     return module, optimiser, Progress(module.state_dict(), optimiser.state_dict(), {})
 
 
-def test_a_run_killed_before_its_first_epoch_begins_again(config: TrainingConfig, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_epoch_begins_again(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder.fresh(tmp_path / "runs", "stripes")
     short = changed(config, network={"architecture": "8"}, optimisation={"epochs": 2})
     short.write(folder.path / "config.toml")  # which a run leaves that is killed by SIGKILL
-    folder.save_target(str(tmp_path / "repository"), "mine")
-    result = training_here("fit", "--resume", folder.path, "--patience", "2", plots=False)
+    monkeypatch.chdir(tmp_path)
+    folder.save_target("repository", "mine")  # here, wherever it is resumed
+    result = training_here("fit", "--resume", folder.path, "--patience", "2", plots=False, cwd=tmp_path / "runs")
     assert result.returncode == 0, result.stderr
     assert "had ended: it begins again" in " ".join(result.stdout.split())
     assert folder.config().optimisation.patience == 2
