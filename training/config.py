@@ -58,7 +58,7 @@ class Surrogate(StrEnum):
     SUPERSPIKE = "superspike"
 
 
-def one_of(kind: type[Named], name: str, value: object) -> Named:
+def one_of(kind: type[Named], name: str, value: str) -> Named:
     """Return the member of an enum that `value` names; raises InvalidConfig, which lists all of them."""
     if value not in [*kind]:
         raise InvalidConfig(f"{name} is {value!r:.80}, expected {', '.join(kind)}")

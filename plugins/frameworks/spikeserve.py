@@ -91,10 +91,8 @@ def publish(model: nn.Module, repository: str | Path, name: str, test: tuple[Arr
     """Publish a network, as `training.library.publish` says."""
     require_name(name)
     if not isinstance(test, tuple | list) or len(test) != 2:
-        raise InvalidData(
-            f"test: is a {type(test).__name__}, expected (samples, labels), two arrays; of a DataLoader they are "
-            "[torch.cat(each) for each in zip(*loader)]"
-        )
+        expected = "two arrays, (samples, labels); of a DataLoader [torch.cat(each) for each in zip(*loader)]"
+        raise InvalidData(f"test: is a {type(test).__name__}, expected {expected}")
     coding, time_steps, readout = one_of(Coding, "coding", said["coding"]), said["time_steps"], said["readout"]
     samples, targets = np.asarray(test[0], np.float32), np.asarray(test[1], np.int64)
     sequences = coding is Coding.SPIKES

@@ -81,7 +81,7 @@ FIT_FLAGS: list[tuple[list[str], str]] = [
     (["--file", "x.npy"], "'x.npy': is no .npz, .csv or .parquet: read it by np.load, and write its arrays by np."),
     (["--file", "data.pkl"], "'data.pkl': is no .npz, .csv or .parquet: read it by pickle.load, and write"),
     (["--file", "data.json", "--name", "a"], "'data.json': is no .npz, .csv or .parquet: read it by json.load"),
-    (["--name", "a"], "--name would be ignored: it is the name of the model that --repository publishes; add --rep"),
+    (["--name", "a"], "--name would be ignored: it names what --repository publishes; add --repository FOLDER"),
     (["--file", "pipe.npz"], "'pipe.npz': cannot be read as an .npz of numbers: it is a pipe, a socket or a devic"),
     (["--config", "pipe.toml"], "config: 'pipe.toml' cannot be read: it is a pipe, a socket or a device"),
     (["--config", "large.toml"], "config: 'large.toml' cannot be read: it has 1,099,511,627,776 bytes, expected a"),

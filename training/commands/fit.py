@@ -80,10 +80,7 @@ def fit(
             said = f"Architecture {settings.network.architecture}, which suits {len(data.training)} samples of {shape}"
             console.print(said, highlight=False, markup=False, soft_wrap=True)
     if name and not repository:
-        raise InvalidConfig(
-            "--name would be ignored: it is the name of the model that --repository publishes; add --repository "
-            "repository, or leave out --name"
-        )
+        raise InvalidConfig("--name would be ignored: it names what --repository publishes; add --repository FOLDER")
     fitting, samples = settings.optimisation, len(data.training)
     said = (
         f"{samples} training samples: the readout of random kernels is solved, and validated by leaving each sample out"
@@ -116,8 +113,8 @@ def fit(
         console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Run folder: {run.path}")
     if job.fitted.interrupted:
-        said = kept(job.fitted.best.validation_samples)
-        console.print(f"Interrupted; {said}. Go on with: fit --resume {run.path}")
+        saved = kept(job.fitted.best.validation_samples)
+        console.print(f"Interrupted; {saved}. Go on with: fit --resume {run.path}")
         raise typer.Exit(INTERRUPTED)
     if repository:
         publish_run(run, data, repository, name or data.name, job=job)

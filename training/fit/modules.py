@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from spikeserve.models.spec import describe_first_error, validated
 from spikeserve.models.spec import nodes as spec_nodes
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
-from spikeserve.training.config import AUTHORS, NetworkConfig, Surrogate, one_of
+from spikeserve.training.config import AUTHORS, Surrogate, one_of
 from spikeserve.training.errors import InvalidConfig, InvalidData
 from spikeserve.training.fit.architecture import NodeTraining
 from spikeserve.training.fit.author import Author, Function
@@ -32,10 +32,7 @@ from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 Value: TypeAlias = float | ArrayLike | Tensor  # of a parameter: one number, or one for each neuron
 
-DEFAULTS: Mapping[str, float] = {
-    "decay": 0.9,
-    **{field: getattr(NetworkConfig, field) for field in ("syn_decay", "adapt_decay", "adapt_gain")},
-}
+DEFAULTS: Mapping[str, float] = {"decay": 0.9, "syn_decay": 0.5, "adapt_decay": 0.97, "adapt_gain": 0.1}
 OTHER_RULES = {"charge", "rate", "tau", "synapse", "syn_rate", "adapt", "adapt_rate"}  # which need other parameters
 
 
@@ -91,9 +88,8 @@ class NeuronModule(OverTime):
                 f"{type(self).__name__}: its shape is {shape}, expected one or more sizes, each above 0"
             )
         self.shape: Shape = tuple(shape)
-        self.threshold = SurrogateThreshold(
-            one_of(Surrogate, f"{type(self).__name__}: surrogate", surrogate), slope, detach_reset=detach_reset
-        )
+        surrogate = one_of(Surrogate, f"{type(self).__name__}: surrogate", surrogate)
+        self.threshold = SurrogateThreshold(surrogate, slope, detach_reset=detach_reset)
         self.neurons = self._neurons(fields, learn)
 
     def forward(self, current: Tensor) -> Tensor:
@@ -110,10 +106,8 @@ class NeuronModule(OverTime):
 
     def _neurons(self, fields: dict[str, Any], learn: Sequence[str]) -> Neurons:
         name = type(self).__name__
-        if fields.get("recurrent") is True:
-            fields = {**fields, "recurrent": spec_nodes.Recurrent()}
-        elif fields.get("recurrent") is False:
-            fields = {key: value for key, value in fields.items() if key != "recurrent"}
+        if (recurrent := fields.pop("recurrent", False)) is not False:
+            fields["recurrent"] = spec_nodes.Recurrent() if recurrent is True else recurrent
         if not fields.keys() & OTHER_RULES:
             fields = {field: DEFAULTS[field] for field in DEFAULTS.keys() & self.node.model_fields.keys()} | fields
         node = validated(InvalidConfig, name, self.node, name="neuron", **fields)
