@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import tomli_w
 from pydantic import AfterValidator, Field, model_validator
@@ -44,7 +44,6 @@ def _without_null(path: Path) -> Path:
     return path
 
 
-Named = TypeVar("Named", bound=StrEnum)
 NamedPath = Annotated[Path, AfterValidator(_without_null)]
 
 
@@ -56,13 +55,6 @@ class Surrogate(StrEnum):
     ARCTAN = "arctan"
     TRIANGULAR = "triangular"
     SUPERSPIKE = "superspike"
-
-
-def one_of(kind: type[Named], name: str, value: str) -> Named:
-    """Return the member of an enum that `value` names; raises InvalidConfig, which lists all of them."""
-    if value not in [*kind]:
-        raise InvalidConfig(f"{name} is {value!r:.80}, expected {', '.join(kind)}")
-    return kind(str(value))
 
 
 class Normalise(StrEnum):

@@ -16,8 +16,12 @@ TrainingError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
+from typing import TypeVar
 
 from spikeserve.models.errors import SpikeserveError
+
+Named = TypeVar("Named", bound=StrEnum)
 
 
 class TrainingError(SpikeserveError):
@@ -30,6 +34,13 @@ class InvalidData(TrainingError, ValueError):
 
 class InvalidConfig(TrainingError, ValueError):
     """A configuration that cannot be run; the message names the field, the value and what was expected."""
+
+
+def one_of(kind: type[Named], name: str, value: str) -> Named:
+    """Return the member of an enum that `value` names; raises InvalidConfig, which lists all of them."""
+    if value not in [*kind]:
+        raise InvalidConfig(f"{name} is {value!r:.80}, expected {', '.join(kind)}")
+    return kind(value)
 
 
 class InvalidGraph(TrainingError, ValueError):

@@ -24,7 +24,6 @@ from spikeserve.plugins.frameworks.framework import Framework, Layer, TimeAxes, 
 from spikeserve.plugins.frameworks.nouns import ModuleRun
 from spikeserve.plugins.frameworks.options import FrameworkOptions
 from spikeserve.plugins.frameworks.torch import MODULES
-from spikeserve.training.config import one_of
 from spikeserve.training.data.datasets import Split
 from spikeserve.training.errors import InvalidData
 from spikeserve.training.fit import modules
@@ -93,7 +92,7 @@ def publish(model: nn.Module, repository: str | Path, name: str, test: tuple[Arr
     if not isinstance(test, tuple | list) or len(test) != 2:
         expected = "two arrays, (samples, labels); of a DataLoader [torch.cat(each) for each in zip(*loader)]"
         raise InvalidData(f"test: is a {type(test).__name__}, expected {expected}")
-    coding, time_steps, readout = one_of(Coding, "coding", said["coding"]), said["time_steps"], said["readout"]
+    coding, time_steps, readout = Coding(said["coding"]), said["time_steps"], said["readout"]
     samples, targets = np.asarray(test[0], np.float32), np.asarray(test[1], np.int64)
     sequences = coding is Coding.SPIKES
     steps = samples.shape[1] if sequences and samples.ndim > 2 else time_steps
@@ -107,7 +106,7 @@ def publish(model: nn.Module, repository: str | Path, name: str, test: tuple[Arr
         input_shape=samples.shape[2:] if sequences else samples.shape[1:],
         time_steps=steps,
         coding=coding,
-        readout=None if readout is None else one_of(Readout, "readout", readout),
+        readout=None if readout is None else Readout(readout),
         labels=tuple(said["labels"]) or None,
         low=min(0.0, float(samples.min())),
         high=max(1.0, float(samples.max())),

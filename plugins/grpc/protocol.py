@@ -40,8 +40,7 @@ class Grpc:
             holder.bind((host, port))
         except OSError as error:
             holder.close()
-            why = f"{error.strerror}; give another --host or --grpc-port"
-            raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {port}: {why}") from error
+            raise Misconfigured(f"--grpc-port: cannot listen on {host} port {port}: {error.strerror}") from error
         return holder
 
     async def start(self, services: Services, tick: Tick | None, host: str, port: int) -> GrpcServer:

@@ -64,7 +64,7 @@ class GrpcServer:
         try:
             self.server.add_insecure_port(f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}")
         except RuntimeError as error:
-            raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {self.port}; give another") from error
+            raise Misconfigured(f"--grpc-port: cannot listen on {host} port {self.port}") from error
         await self.server.start()
 
     def _handler(self, service: str, name: str, answer: Any, *, stream: bool = False) -> Any:

@@ -88,6 +88,5 @@ def listen(host: str, port: int) -> Listener:
         listener.listen()
     except OSError as error:
         listener.close()
-        why = f"{error.strerror}; give another --host or --port"
-        raise Misconfigured(f"host, port: cannot listen on {host} port {port}: {why}") from error
+        raise Misconfigured(f"--host, --port: cannot listen on {host} port {port}: {error.strerror}") from error
     return listener

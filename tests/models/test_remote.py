@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -64,8 +63,12 @@ def test_a_bundle_that_is_pushed_keeps_its_version_and_its_bytes(url: str, tmp_p
 def test_another_bundle_does_not_take_a_version_that_is_there(url: str, tmp_path: Path) -> None:
     for each in ("one", "two"):
         publish(tmp_path / each, toy(time_steps=3 + (each == "two")))
-    there = Remote(url)
+    there, left = Remote(url), hashlib.sha256((tmp_path / "one/toy/1/bundle.json").read_bytes()).hexdigest()
+    change(url, f"toy/1/{CLAIM}", left.encode())  # by a push of the first one that was killed
+    with pytest.raises(InvalidInput, match="is being written by somebody, or was left behind"):
+        there.push("toy", 1, tmp_path / "two/toy/1")
     assert there.push("toy", 1, tmp_path / "one/toy/1")
+    assert not [path for path in files_at(url).find(url) if path.endswith(CLAIM)]
     with pytest.raises(InvalidInput, match="has another bundle as 'toy' version 1"):
         there.push("toy", 1, tmp_path / "two/toy/1")
     assert Remote(url).versions() == {"toy": [1]}
@@ -135,34 +138,6 @@ def test_a_publication_that_fails_midway_leaves_nothing_and_the_next_takes_its_v
         Remote(url).push("toy", 1, tmp_path / "toy/1")
     assert files_at(url).find(url) == []
     assert repository_at(url).publish(contents(toy())) == 1
-
-
-def test_a_push_that_was_killed_is_finished_by_the_same_bundle_alone(url: str, tmp_path: Path) -> None:
-    for each in ("one", "two"):
-        publish(tmp_path / each, toy(time_steps=3 + (each == "two")))
-    there, one = Remote(url), tmp_path / "one/toy/1"
-    digest = hashlib.sha256((one / "bundle.json").read_bytes()).hexdigest()
-    change(url, f"toy/1/{CLAIM}", digest.encode())  # all that it had written
-    change(url, "toy/1/weights.safetensors", b"half of them")
-    with pytest.raises(InvalidInput, match="is being written by somebody, or was left behind"):
-        there.push("toy", 1, tmp_path / "two/toy/1")
-    assert there.push("toy", 1, one)
-    assert not [path for path in files_at(url).find(url) if path.endswith(CLAIM)]
-    there.copy("toy", 1, tmp_path)
-
-
-def test_a_push_to_a_folder_makes_the_folders_of_the_version(tmp_path: Path) -> None:
-    assert Remote(tmp_path.as_uri()).push("digits", 1, DIGITS)
-    assert ModelRepository(tmp_path).read("digits").manifest.version == 1
-
-
-def test_a_copy_has_one_time_for_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = itertools.count()  # each look at the clock is a second later, and each file takes one look at least
-    monkeypatch.setattr(remote, "FILE_SECONDS", len(list(DIGITS.iterdir())) - 1)
-    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=lambda: next(now), time=time.time))
-    with pytest.raises(RemoteFailed, match=r"takes longer than \d seconds to read"):
-        Remote(PRETRAINED.as_uri()).copy("digits", 1, tmp_path)
-    assert not (tmp_path / "digits").exists()
 
 
 def _refuse(_: object) -> None:
@@ -254,7 +229,7 @@ def test_what_a_storage_says_is_one_line_of_bounded_length() -> None:
     assert len(said) < 600
 
 
-def test_a_file_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_come_too_slowly_are_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp", reason="aiohttp is not installed: it is of the extra remote")
     monkeypatch.setattr(remote, "FILE_SECONDS", 0.5)
     with endless(b"x", 100_000, 0.02) as slow, pytest.raises(RemoteFailed, match="Timeout"):
@@ -262,6 +237,11 @@ def test_a_file_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(remote, "FILE_SECONDS", -1)
     with pytest.raises(RemoteFailed, match=r"card\.md takes longer than -1 seconds to read"):
         Remote(PRETRAINED.as_uri()).read_file("digits", 1, "card.md")
+    # One look at the clock for a whole copy, and one for each of the files, which are as many seconds apart.
+    monkeypatch.setattr(remote, "FILE_SECONDS", len(list(DIGITS.iterdir())) - 1)
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=itertools.count().__next__, time=float))
+    with pytest.raises(RemoteFailed, match=r"takes longer than \d seconds to read"):
+        Remote(PRETRAINED.as_uri()).copy("digits", 1, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -306,5 +286,7 @@ def test_urls_have_folders_of_their_own(tmp_path: Path) -> None:
 
 def test_a_folder_is_an_ordinary_repository(tmp_path: Path) -> None:
     assert type(repository_at(str(tmp_path))) is ModelRepository
+    assert Remote(tmp_path.as_uri()).push("digits", 1, DIGITS)  # also by a URL
+    assert repository_at(tmp_path).read("digits").manifest.version == 1
     assert repository_at(PRETRAINED).read("digits").manifest.version == 1
     assert json.loads((DIGITS / "bundle.json").read_text())["name"] == "digits"

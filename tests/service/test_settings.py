@@ -163,8 +163,8 @@ def test_a_port_that_is_taken_is_one_sentence(repository: Path, capsys: pytest.C
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["--repository", str(repository), "--port", str(port)]) == 2
-    said = f"cannot listen on 127.0.0.1 port {port}: Address already in use; give another --host or --port"
-    assert capsys.readouterr().err == f"spikeserve: host, port: {said}\n"
+    said = f"--host, --port: cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert capsys.readouterr().err == f"spikeserve: {said}\n"
 
 
 def test_no_attribute_is_assigned_where_the_services_are_made() -> None:

@@ -6,6 +6,7 @@ import pickle
 import runpy
 import sys
 import zipfile
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,12 @@ def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:
     return module, optimiser, Progress(module.state_dict(), optimiser.state_dict(), {})
 
 
-def test_a_run_killed_before_its_first_epoch_begins_again(
-    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_before_its_first_epoch_begins_again(config: TrainingConfig, tmp_path: Path) -> None:
     folder = RunFolder.fresh(tmp_path / "runs", "stripes")
     short = changed(config, network={"architecture": "8"}, optimisation={"epochs": 2})
     short.write(folder.path / "config.toml")  # which a run leaves that is killed by SIGKILL
-    monkeypatch.chdir(tmp_path)
-    folder.save_target("repository", "mine")  # here, wherever it is resumed
+    with chdir(tmp_path):
+        folder.save_target("repository", "mine")  # here, wherever it is resumed
     result = training_here("fit", "--resume", folder.path, "--patience", "2", plots=False, cwd=tmp_path / "runs")
     assert result.returncode == 0, result.stderr
     assert "had ended: it begins again" in " ".join(result.stdout.split())

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from spikeserve.models.spec import describe_first_error, validated
 from spikeserve.models.spec import nodes as spec_nodes
 from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
-from spikeserve.training.config import AUTHORS, Surrogate, one_of
-from spikeserve.training.errors import InvalidConfig, InvalidData
+from spikeserve.training.config import AUTHORS, Surrogate
+from spikeserve.training.errors import InvalidConfig, InvalidData, one_of
 from spikeserve.training.fit.architecture import NodeTraining
 from spikeserve.training.fit.author import Author, Function
 from spikeserve.training.fit.layers import Delays, Neurons

@@ -27,7 +27,7 @@ from spikeserve.models.spec import Coding, Readout
 from spikeserve.models.spec.narrow import found_bits
 from spikeserve.models.spec.network import Network
 from spikeserve.training.data.datasets import Dataset, Split, random_split
-from spikeserve.training.errors import ExportRefused
+from spikeserve.training.errors import ExportRefused, one_of
 from spikeserve.training.fit.diagnostics import chance
 from spikeserve.training.fit.folder import RunFolder
 from spikeserve.training.fit.job import TrainedRun
@@ -161,6 +161,7 @@ def publish(
     Raises NotConvertible for a module that is no node of the spec, InvalidData for samples that do not fit, and
     ExportRefused where engines disagree on a class.
     """
+    coding, readout = one_of(Coding, "coding", coding), readout and one_of(Readout, "readout", readout)
     own: Publication = named("importer", "spikeserve").publish(
         model, repository, name, test, coding=coding, time_steps=time_steps, readout=readout, labels=labels
     )
