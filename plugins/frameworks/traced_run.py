@@ -201,7 +201,9 @@ class TracedRun:
             raise NotConvertible("what it returns at its first step and later are not copies of each other")
         (readout,) = readouts
         try:
-            self.tracer.own.finish(Graph(tuple(step_graph.nodes), readout).needed)
+            needed = list[int]()
+            while needed != (needed := Graph(tuple(step_graph.nodes), readout).needed):  # finishing one may need others
+                self.tracer.own.finish(needed)
         except Unsupported as error:
             raise NotConvertible(f"{error.where}: {error}") from error
         return readout
@@ -355,9 +357,7 @@ def _attribute_states(network: nn.Module) -> Iterator[tuple[tuple[nn.Module, str
 def _values(layout: Layout, step: int) -> tuple[StepValue, ...]:
     if layout.by_step:
         return (StepValue(INPUT, step),)
-    return (
-        tuple(StepValue(INPUT, place) for place in range(layout.steps)) if layout.steps else (StepValue(INPUT, None),)
-    )
+    return tuple(StepValue(INPUT, place) for place in (range(layout.steps) if layout.steps else (None,)))
 
 
 def answer_of(

@@ -257,6 +257,21 @@ def test_a_start_that_is_drawn_is_refused_with_its_cure(drawn: Callable[..., Ten
     require_same_spikes(taken_in(Net(handed), SIZE, start="rest"))
 
 
+def test_an_input_and_spikes_that_are_delayed_by_hand_come_in() -> None:
+    def delayed(net: Net, steps: Tensor) -> Tensor:
+        before, spikes, first, second = torch.zeros(4, steps.shape[1], SIZE)
+        out = []
+        for step in steps:
+            first, current = 0.75 * first + net.fc1(before), net.fc2(spikes)
+            before, spikes = step, (first > 0.25).float()
+            second, first = 0.75 * second + current, first - spikes
+            out.append((second > 0.25).float())
+            second = second - out[-1]
+        return torch.stack(out)
+
+    require_same_spikes(taken_in(Net(delayed), SIZE))
+
+
 def test_a_state_that_one_call_does_not_show_is_found_by_the_answer() -> None:
     def echoing(net: Net, step: Tensor) -> Tensor:  # adds the input of the step before, which it keeps
         before, net.kept = torch.zeros(len(step), SIZE) if net.kept is None else net.kept, step
