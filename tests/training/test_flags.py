@@ -128,7 +128,7 @@ def test_fit_leaves_all_that_a_person_would_look_for(finished: Path) -> None:
 
 def test_an_interrupt_says_whose_weights_stay(stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     after_an_epoch = "spikeserve.training.report.display.write_scalars"
-    monkeypatch.setattr(after_an_epoch, lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(after_an_epoch, lambda *_: signal.default_int_handler(signal.SIGINT, None))
     result = training_here("fit", "--file", stripes, "--architecture", "4", cwd=tmp_path, plots=False)
     kept = re.findall(r"the (?:weights|best).* (?:kept|taken)", result.stdout)
     assert (result.returncode, {*kept}) == (130, {"the weights of its last epoch are kept"})

@@ -760,6 +760,9 @@ def test_while_models_load_the_page_asks_again_and_long_rasters_are_left_out(bro
         body = {"inputs": [example(service.url, "toy", 0)], "return": ["spikes_per_node", "raster"], "time_steps": 3}
         sentence = httpx.post(f"{service.url}/predict", json=body).json()["error"]
         visit.see(("#rasters", [sentence]), ("#bars .count", asked(service.url, "toy")["spike_counts"]))
+        for _ in range(2):  # versions, which are shown side by side
+            service.wait_for("model_ready")
+        visit.page.reload()
         visit.open("Versions")
         visit.see(("#versions [aria-label='Version 1']", re.compile(r"may take \d+ bytes, expected at most 1000")))
         visit.complaints.clear()  # of each 413, which were meant, and of a 503, where it was early
