@@ -123,13 +123,13 @@ class GoldenSamples:
     readout: FloatArray
 
 
-def close(values: FloatArray, expected: FloatArray) -> NDArray[np.bool_]:
+def close(values: FloatArray, expected: FloatArray, tolerance: float = TOLERANCE) -> NDArray[np.bool_]:
     """Return the places at which two arrays of one shape are equal but for the order of their sums.
 
-    They may differ by TOLERANCE times the largest expected magnitude: in any unit the verdict is the same.
+    They may differ by `tolerance` times the largest expected magnitude: in any unit the verdict is the same.
     """
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
-    return np.isclose(values, expected, rtol=0.0, atol=TOLERANCE * float(largest), equal_nan=True)
+    return np.isclose(values, expected, rtol=0.0, atol=tolerance * float(largest), equal_nan=True)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from itertools import count, takewhile
 import torch
 from torch import Tensor, nn
 
-from spikeserve.models.bundle import close
+from spikeserve.models.bundle import TOLERANCE, close
 from spikeserve.plugins.frameworks.entry import first_line
 from spikeserve.plugins.frameworks.framework import Framework
 from spikeserve.plugins.frameworks.function_modules import BatchNormOfSteps, ConvOverTime, extended
@@ -238,7 +238,7 @@ def _of_as_many_steps(node: Node, outputs: Mapping[int, Tensor], repeating: set[
     }
 
 
-def all_close(values: Tensor, expected: Tensor) -> bool:
+def all_close(values: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
     """Return whether two tensors of equal size are equal but for rounding, in whatever shape and unit."""
     one, other = (tensor.detach().reshape(-1).double().numpy() for tensor in (values, expected))
-    return one.shape == other.shape and bool(close(one, other).all())
+    return one.shape == other.shape and bool(close(one, other, tolerance).all())

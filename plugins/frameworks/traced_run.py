@@ -39,6 +39,7 @@ from spikeserve.plugins.frameworks.state_finder import CALL_AUTHORS, NothingRand
 from spikeserve.plugins.frameworks.tracer import Tracer
 from spikeserve.training.errors import NotConvertible, RepeatedStep
 
+SAME = 1e-5  # of the largest value: how far two runs of one forward on one input may differ
 RESETS = ("reset_mem", "reset", "reset_states", "reset_state")
 
 
@@ -258,7 +259,8 @@ class TracedRun:
                 again += [tensor.clone() for tensor in tensors(self.network(source.clone(), **self.beside))]
             self._rest()
         same = len(again) == len(self._returned) and all(
-            one.shape == other.shape and all_close(one, other) for one, other in zip(again, self._returned, strict=True)
+            one.shape == other.shape and all_close(one, other, SAME)
+            for one, other in zip(again, self._returned, strict=True)
         )
         if not same:
             raise NotConvertible(

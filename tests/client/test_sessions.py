@@ -202,12 +202,15 @@ def test_wrong_options_fail(client: Client, options: dict[str, object], kind: ty
         list(client.stream(UNITS, **options))  # type: ignore[arg-type]
 
 
-def test_an_error_comes_after_the_windows_before_it(client: Client) -> None:
+@pytest.mark.parametrize("lateness", [0, 5000])  # with lateness, no window has closed yet
+def test_an_error_comes_after_the_windows_before_it(client: Client, lateness: int) -> None:
     found = list[Window]()
     records = make_records([0, 1000, 2000, 4000], np.array([0, 0, 0, 7]))
-    with pytest.raises(SessionError, match="event 3 is at x 7"):
-        found.extend(client.stream(iter([records[:3], records[3:]])))
-    assert seen(found) == [(0, 2000, [1, 0])]
+    with pytest.raises(SessionError, match="event 3 is at x 7") as caught:
+        found.extend(client.stream(iter([records[:3], records[3:]]), lateness_us=lateness))
+    assert seen(found) == [(0, 2000, [1, 0])][: 1 if lateness == 0 else 0]
+    assert caught.value.state is not None
+    assert (caught.value.state.window, caught.value.state.t) == ((1, 2000) if lateness == 0 else (0, None))
 
 
 def test_a_state_that_is_damaged_is_refused(client: Client) -> None:

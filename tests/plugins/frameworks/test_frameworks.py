@@ -69,6 +69,18 @@ def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: py
         find("sinabs")
 
 
+def test_import_and_verify_say_that_no_neuron_fired(tmp_path: Path) -> None:
+    code = "from torch import nn\nfrom spikeserve.training.library import LIF\n"
+    code += "def net():\n    return nn.Sequential(nn.Linear(4, 3), LIF(3, threshold=1e9))\n"
+    (tmp_path / "silent.py").write_text(code)
+    flags = ("--input-shape", "4", "--time-steps", "3", "--name", "mine", "--repository", "repository")
+    taken_in = training_here("import", "spikeserve", "silent:net", *flags, cwd=tmp_path)
+    verified = training_here("verify", "repository/mine/1", "--against", "spikeserve:silent:net", cwd=tmp_path)
+    sentence = "No neuron fired in any sample, so the comparison shows nothing of their rules"
+    assert [sentence in result.stdout for result in (taken_in, verified)] == [True, True]
+    assert "0 other predictions, no neuron fired in any sample, so no rule was compared" in taken_in.stdout
+
+
 def test_the_guides_example_runs(tmp_path: Path) -> None:
     pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
     code, _ = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
