@@ -244,17 +244,26 @@ def test_a_fault_of_the_importer_is_told_as_its_own(monkeypatch: pytest.MonkeyPa
     assert "its forward fails" not in found
 
 
-@pytest.mark.parametrize("drawn", [torch.rand, lambda *shape: torch.rand_like(torch.zeros(shape))])
-def test_a_start_that_is_drawn_is_refused_with_its_cure(drawn: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_start_that_is_drawn_is_refused_with_its_cure(*, by_hand: bool) -> None:
+    def drawing(net: Net, steps: Tensor) -> Tensor:
+        spikes, membrane = [], torch.rand_like(net.fc1(steps[0]))
+        for step in steps:
+            charged = 0.5 * membrane + net.fc1(step)
+            spike, membrane = (charged > 1).float(), charged * (charged <= 1)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
     def handed(net: Net, steps: Tensor) -> Tensor:
-        membrane, spikes = drawn(steps.shape[1], SIZE), []
+        spikes, membrane = [], torch.rand(steps.shape[1], SIZE)
         for step in steps:
             spike, membrane = net.cell(net.fc1(step), membrane)
             spikes.append(spike)
         return torch.stack(spikes)
 
-    assert "'cell' is given a state that begins at random; --start rest lets it" in refused(Net(handed), SIZE)
-    require_same_spikes(taken_in(Net(handed), SIZE, start="rest"))
+    way = drawing if by_hand else handed
+    assert "is given a state that begins at random; --start rest lets it begin at 0" in refused(Net(way), SIZE)
+    require_same_spikes(taken_in(Net(way), SIZE, start="rest"))
 
 
 def test_an_input_and_spikes_that_are_delayed_by_hand_come_in() -> None:
