@@ -78,7 +78,7 @@ def check_engine(settings: Settings) -> None:
     try:
         for library in () if engine.missing else engine.needs:
             import_module(library)
-    except (ImportError, OSError, MemoryError) as error:
+    except Exception as error:  # where memory is short, a library may raise anything
         why = str(error) or type(error).__name__
         raise Misconfigured(
             f"engine: {library} cannot be loaded ({why.splitlines()[0]}), expected enough memory for it; see ulimit -v"

@@ -154,7 +154,7 @@ def test_it_does_not_start_under_limits_that_it_cannot_serve_under(
     command = ["/bin/bash", "-c", f'{limits}; exec "$@"', "bash", *service]
     one = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=one, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (2, "")  # it listened nowhere
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr  # it listened nowhere
     assert re.fullmatch(sentence, done.stderr)
 
 
