@@ -25,6 +25,7 @@ from spikeserve.service.telemetry.record import TIMING, TIMING_WANTED, RequestRe
 from spikeserve.service.telemetry.tracing import RequestSpan, Tracing
 
 EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
+SERVER_FAILED, REASON_BYTES = 1011, 123  # WebSocket's code for an error of the server, and its longest reason
 UNMATCHED = "unmatched"  # the route's label where no route matches the path
 
 
@@ -133,9 +134,12 @@ class RequestMiddleware:
         except Exception as error:
             request_id, exchange.record.error = exchange.record.request_id.decode(), type(error).__qualname__
             self.access.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
+            sentence = f"something went wrong here; the log has it as request {request_id}"
+            if exchange.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                await send({"type": "websocket.close", "code": SERVER_FAILED, "reason": sentence[:REASON_BYTES]})
+                return
             if exchange.status is not None:
                 raise  # part of the answer was sent: the server can only cut it off
-            sentence = f"something went wrong here; the log has it as request {request_id}"
             answer = error_response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)
             await answer(scope, receive, exchange.send)
         finally:

@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from pydantic_core import to_json
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from spikeserve.models.coding.records import make_records
@@ -112,6 +112,25 @@ def test_options_that_do_not_fit_are_answered_422(service: Process, query: str, 
     with pytest.raises(InvalidStatus) as refused, socket(service, query):
         pass
     assert (refused.value.response.status_code, json.loads(refused.value.response.body)) == (422, {"error": sentence})
+
+
+def test_a_session_that_the_server_fails_is_closed_by_1011_and_the_logs_id(root: Path) -> None:
+    program = (
+        "from spikeserve.service.inference.sessions.session import Session\n"
+        "from spikeserve.service.__main__ import main\n"
+        "def fail(*_): raise RuntimeError('the secret path')\n"
+        "Session.lines = fail\n"
+        "import sys; main(sys.argv[1:])"
+    )
+    with running(root, program=("-c", program)) as service:
+        with socket(service, additional_headers={"X-Request-ID": "x" * 128}) as connection:
+            connection.send(make_records([0, 40_000], [0, 0]).tobytes())
+            with pytest.raises(ConnectionClosedError) as closed:
+                connection.recv()
+        failed = service.wait_for("request_failed")
+    said = "something went wrong here; the log has it as request " + "x" * 128
+    assert closed.value.rcvd == Close(1011, said[:123])
+    assert (failed["request_id"], "the secret path" in failed["exception"]) == ("x" * 128, True)
 
 
 async def test_every_line_of_one_message_arrives_from_an_asgi_server_that_is_not_ours(root: Path) -> None:
