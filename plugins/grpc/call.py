@@ -295,9 +295,11 @@ class Calls:
         return message
 
     def _admit(self, call: Call, *, control: bool) -> None:
-        """Raise Overloaded for one RPC too many, and Refused for one without the key that it needs."""
+        """Raise Overloaded for one RPC too many, and Refused for one without its key, InvalidInput for one with two."""
         if len(self.tasks) > MAX_RPCS:
             raise Overloaded(f"{len(self.tasks)} RPCs are in progress with this one, expected at most {MAX_RPCS}")
+        if sum(name == "authorization" for name, _ in call.context.invocation_metadata()) > 1:
+            raise InvalidInput("the header Authorization is repeated, expected one")
         refusal = self.services.keys.refusal(bearer_key(call.headers.get(AUTHORIZATION, b"")), control=control)
         if refusal is not None:
             raise Refused(*refusal)

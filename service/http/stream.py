@@ -28,7 +28,7 @@ from spikeserve.service.http.access import SUBPROTOCOL, sender_of
 from spikeserve.service.http.requests import exchange_of
 from spikeserve.service.http.routes import ERRORS, model_of, of_model, responses
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body
-from spikeserve.service.inference.decoding.media import BYTES, RECORDS
+from spikeserve.service.inference.decoding.media import BYTES, RECORDS, unpacking
 from spikeserve.service.inference.decoding.memory import Reservation
 from spikeserve.service.inference.sessions.messages import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
@@ -109,7 +109,7 @@ async def stream_by_post(request: Request) -> Response:
     if kind not in RECORD_TYPES | MESSAGES:
         expected = f"{RECORDS.decode()} or application/x-ndjson"
         raise UnsupportedMedia(f"Content-Type is {shown(kind)}, expected {expected}")
-    if exchange.headers.get(b"content-encoding", b"identity") != b"identity":
+    if unpacking(exchange.headers, exchange.body) is not None:
         raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
     model = await model_of(request)
     exchange.record.labels |= {"model": model.name, "version": model.version}

@@ -98,7 +98,7 @@ def unpacking(headers: Mapping[bytes, bytes], body: Body) -> Unpack | None:
 
     Raises UnsupportedMedia.
     """
-    name = headers.get(CONTENT_ENCODING, b"identity").decode("latin-1").strip().lower()
+    name = (headers.get(CONTENT_ENCODING) or b"identity").decode("latin-1").strip().lower()
     try:
         encoding = Encoding(ALIASES.get(name, name))
     except ValueError:

@@ -257,6 +257,7 @@ async def test_keys_open_what_they_open_over_http(repository: Path) -> None:
         assert await infer(inside) is StatusCode.UNAUTHENTICATED
         assert await infer(inside, metadata=bearing("stranger")) is StatusCode.UNAUTHENTICATED
         assert await infer(inside, metadata=bearing("alice")) is StatusCode.OK
+        assert await infer(inside, metadata=bearing("stranger") + bearing("alice")) is StatusCode.INVALID_ARGUMENT
         assert await infer(inside, metadata=bearing("admin")) is StatusCode.OK
         assert (await inside.call("ServerLive")).live
         assert (await inside.call("ServerReady")).ready

@@ -26,7 +26,7 @@ NATIVE = json.dumps({"inputs": [[1, 0.5]]}).encode()
 TENSORS = json.dumps(request([[1, 0.5]])).encode()
 PATHS = [("/predict", NATIVE), ("/models/toy/predict", NATIVE), ("/models/toy/versions/1/predict", NATIVE)]
 PATHS += [(INFER, TENSORS)]
-UNKNOWN = ("snappy", "gzip, gzip", "br", "")
+UNKNOWN = ("snappy", "gzip, gzip", "br")
 UNLOAD = "/v2/repository/models/toy/unload"
 
 
@@ -60,6 +60,7 @@ def raw_deflate(body: bytes) -> bytes:
         ("deflate", zlib.compress),
         ("deflate", raw_deflate),
         ("identity", bytes),
+        ("", bytes),
     ],
 )
 def test_a_compressed_body_is_answered_as_the_same_body_is(
