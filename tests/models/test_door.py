@@ -108,6 +108,7 @@ RECORD = HEAD + "PLUGINS = (Plugin({}),)"
             "'reader', '--help', ':b', ''", "'reader', 'a', ':b', 3", "'reader', 'a', ':b', '', needs='numpy'",
             "'reader', 'a', ':b', '', guess=0.5")),
         (RECORD.format("'command', 'serve', ':b', ''"), "command 'serve' comes with spikeserve, and with "),
+        (RECORD.format("'target', 'c', ':b', ''"), "target 'c' comes with spikeserve, and with "),
     ],
 )  # fmt: skip
 def test_a_plugin_that_cannot_be_opened_is_a_sentence_on_how_to_leave_it_out(

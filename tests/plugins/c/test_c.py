@@ -112,6 +112,20 @@ def test_raw_values_become_the_currents_of_the_service(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.frombuffer(given, np.float32).reshape(-1, 2), network.spec.input.normalise(raw))
 
 
+def test_the_class_of_a_tie_is_the_first_and_a_unit_beyond_the_inputs_is_no_event(tmp_path: Path) -> None:
+    """Units 1 and 2 fire once each, and unit 0 never; each write beyond an array ends the program."""
+    source = write(network_of([{"type": "IF", "name": "out"}], {}, **task(3, 1, "abc", "spikes")), "n")
+    (tmp_path / "n.c").write_text(source.code)
+    (tmp_path / "n.h").write_text(source.header)
+    (tmp_path / "main.c").write_text(
+        '#include "n.h"\nstatic n_net net;\nstatic const uint32_t units[] = {1, 2, 3, 0xffffffff};\n'
+        "int main(void) { n_init(&net); n_step_events(&net, units, 4); return n_class(&net); }\n"
+    )
+    checks = ("-fsanitize=bounds", "-fsanitize-undefined-trap-on-error")
+    subprocess.run(["cc", *QUICK, *checks, "-o", "n", "main.c", "n.c"], check=True, cwd=tmp_path)  # noqa: S607
+    assert subprocess.run([tmp_path / "n"], check=False).returncode == 1
+
+
 def test_a_bundle_that_reads_a_sample_whole_is_refused() -> None:
     with pytest.raises(InvalidSpec, match="expected another: C reads step by step"):
         write(apart(), "n")
