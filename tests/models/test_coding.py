@@ -22,10 +22,10 @@ def spec(coding: Coding, time_steps: int = 5, **declared: float) -> Spec:
 def test_latency_coding_spikes_once_and_earlier_for_more() -> None:
     # Five steps: x = 1 at step 0, 0.5 at floor(0.5 * 4 + 0.5) = 2, 0.25 at floor(3 + 0.5) = 3, 0 never. Others go to
     # the nearest step, and to the later of two: 0.7 at floor(1.2 + 0.5) = 1, 0.3 at floor(2.8 + 0.5) = 3, 0.625 at
-    # floor(1.5 + 0.5) = 2.
-    samples = np.array([[1.0, 0.5], [0.25, 0.0], [0.7, 0.3], [0.625, 0.0]], np.float32)
+    # floor(1.5 + 0.5) = 2, 0.375 at floor(2.5 + 0.5) = 3.
+    samples = np.array([[1.0, 0.5], [0.25, 0.0], [0.7, 0.3], [0.625, 0.375]], np.float32)
     steps = encode(samples, spec(Coding.LATENCY)).steps
-    assert np.argwhere(steps).tolist() == [[0, 0, 0], [1, 2, 0], [2, 0, 1], [2, 3, 0], [3, 1, 0], [3, 2, 1]]
+    assert np.argwhere(steps).tolist() == [[0, 0, 0], [1, 2, 0], [2, 0, 1], [2, 3, 0], [3, 1, 0], [3, 2, 1], [3, 3, 1]]
 
 
 def apart(**changed: object) -> Spec:
