@@ -57,6 +57,8 @@ def test_the_loss_falls_and_the_task_is_learned(config: TrainingConfig, data: Da
     longer = changed(config, optimisation={"epochs": 10})
     fitted = fit(architecture_for(longer, data), data, longer, tmp_path / "checkpoint.pt")
     assert fitted.epochs[-1].training_loss < fitted.epochs[0].training_loss / 2
+    norms = sorted(fitted.epochs[0].gradient_norms)
+    assert (len(norms), fitted.epochs[0].gradient_norm) == (8, (norms[3] + norms[4]) / 2)  # their median
     assert validate(module_of(fitted.network), data.test)[1] > 0.9
 
 
