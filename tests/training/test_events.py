@@ -41,6 +41,11 @@ def test_a_raster_has_a_one_for_each_window_with_an_event(tmp_path: Path) -> Non
     for config, shape, places in (
         ({"max_steps": 3}, (3, 2, 2, 3), [(0, 0, 1, 2), (1, 1, 0, 0)]),  # the event of step 3 is dropped
         ({"sensor": (2, 4, 4), "downsample": 2, "max_steps": 1}, (1, 2, 2, 2), [(0, 0, 0, 1)]),  # one of 2×2 pixels
+        # Each setting changed alone: none of them is read from the copy that another one left.
+        ({"sensor": (2, 4, 4), "max_steps": 1}, (1, 2, 4, 4), [(0, 0, 1, 2)]),
+        ({"sensor": (2, 4, 4)}, (4, 2, 4, 4), [(0, 0, 1, 2), (1, 1, 0, 0), (3, 1, 1, 1)]),
+        ({"sensor": (2, 4, 4), "window": 20_000}, (2, 2, 4, 4), [(0, 0, 1, 2), (0, 1, 0, 0), (1, 1, 1, 1)]),
+        ({}, (4, 2, 2, 3), [(0, 0, 1, 2), (1, 1, 0, 0), (3, 1, 1, 1)]),
     ):
         raster = read(folder, **config).test.samples[0]
         assert raster.shape == shape
