@@ -37,7 +37,7 @@ def read(folder: Path, **config: Any) -> Dataset:
 def test_a_raster_has_a_one_for_each_window_with_an_event(tmp_path: Path) -> None:
     # Windows of 10 ms: 0 and 9,999 µs are step 0, 10,000 is step 1; two events of a place in one window are one spike.
     events = np.array([(0, 2, 1, 0), (9_999, 2, 1, 0), (10_000, 0, 0, 1), (35_000, 1, 1, 1)], CAMERA)
-    folder = folder_of(tmp_path / "moves", events)
+    folder = folder_of(tmp_path / "moves", events[[3, 1, 0, 2]])  # out of order
     for config, shape, places in (
         ({"max_steps": 3}, (3, 2, 2, 3), [(0, 0, 1, 2), (1, 1, 0, 0)]),  # the event of step 3 is dropped
         ({"sensor": (2, 4, 4), "downsample": 2, "max_steps": 1}, (1, 2, 2, 2), [(0, 0, 0, 1)]),  # one of 2×2 pixels
