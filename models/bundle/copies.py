@@ -18,8 +18,9 @@ from pathlib import Path
 from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
 from spikeserve.models.bundle.bundle import read_checked
 from spikeserve.models.bundle.remote import Remote, RemoteFailed, is_url, listed
-from spikeserve.models.bundle.repository import INCOMING, ModelRepository, require_name
+from spikeserve.models.bundle.repository import ModelRepository, require_name
 from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.folders import INCOMING
 from spikeserve.models.spec.price import LoadLimits
 
 MAX_TRIES = 100  # of a publisher, to take a version before others do

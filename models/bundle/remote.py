@@ -26,9 +26,9 @@ from pydantic import BaseModel, StringConstraints
 
 from spikeserve.models.bundle import MANIFEST
 from spikeserve.models.bundle.bundle import MAX_BYTES, File, Sha256, read_checked
-from spikeserve.models.bundle.repository import DEFAULT, INCOMING, MAX_DEFAULT_BYTES, appearing, next_version
+from spikeserve.models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, next_version
 from spikeserve.models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line, install
-from spikeserve.models.folders import made
+from spikeserve.models.folders import INCOMING, appearing, made
 from spikeserve.models.spec import validated
 
 CLAIM = ".claim"  # the file that a publisher makes first: its version is taken

@@ -8,18 +8,14 @@ the repository.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from os.path import islink  # False for what cannot be checked, and so not be read either
 from pathlib import Path
 
 from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
 from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
-from spikeserve.models.folders import made
+from spikeserve.models.folders import appearing, made
 from spikeserve.models.spec.price import LoadLimits
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -29,7 +25,6 @@ PULLED = Path("repository")  # where `pull` copies to, and commands look first
 DEFAULT = "default"  # the file
 MAX_DEFAULT_BYTES = 1024
 MAX_VERSION = 999_999_999  # a version has at most nine digits
-INCOMING = ".incoming-"  # what begins the names of folders that are no version yet, or no longer
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -171,19 +166,6 @@ def next_version(home: Path | str, versions: Iterable[int]) -> int:
     return version
 
 
-@contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write to, beside `folder`, which it becomes once all is written; raises OSError if that is."""
-    incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=folder.parent))
-    try:
-        yield incoming
-        incoming.chmod(0o755)
-        flush(incoming)
-        incoming.rename(folder)
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
-
-
 def _is_there(path: Path) -> bool:
     """Return whether a path exists, or might exist because it cannot be checked."""
     try:
@@ -201,16 +183,6 @@ def require_name(name: str) -> None:
         raise InvalidInput(
             f"name: '{name}' is not a model's name, expected a letter and then at most 63 letters, digits, '-' or '_'"
         )
-
-
-def flush(folder: Path) -> None:
-    """Sync a folder's files to the disk, so that after a power cut a renamed folder has whole files."""
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class WithGallery(ModelRepository):

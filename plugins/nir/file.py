@@ -13,7 +13,6 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from spikeserve.models.folders import write_whole
 from spikeserve.models.isolated import Limits, NoAnswer, call
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray, Network
@@ -169,15 +169,10 @@ def write(path: Path, graph: NestedGraph) -> None:
         _write_graph(file.create_group("node"), graph)
         file.flush()
         content = file.id.get_file_image()
-    incoming = path.with_name(f".{path.name}.incoming")
     try:
-        incoming.write_bytes(content)
-        incoming.replace(path)
+        write_whole(path, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with suppress(OSError):
-            incoming.unlink(missing_ok=True)
 
 
 def _write_graph(group: h5py.Group, graph: NestedGraph) -> None:

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, LocalFileSystem
 
 from spikeserve.models.errors import SpikeserveError, bounded_line
+from spikeserve.models.folders import sync
 from spikeserve.models.spec import Spec
 from spikeserve.plugins.local.arrays import parts
 from spikeserve.plugins.local.model import answer, load, read_bundle, samples_at_once
@@ -174,6 +175,5 @@ def write_whole(table: pa.Table, system: FileSystem, folder: str, name: str) -> 
     with system.open_output_stream(unfinished) as file:
         pq.write_table(table, file)
     if isinstance(system, LocalFileSystem):
-        with Path(unfinished).open("rb") as written:
-            os.fsync(written.fileno())
+        sync(Path(unfinished))
     system.move(unfinished, f"{folder}/{name}")

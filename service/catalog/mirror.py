@@ -20,6 +20,7 @@ from spikeserve.models.bundle.copies import drop_damaged, locked, remove
 from spikeserve.models.bundle.remote import Remote, RemoteFailed
 from spikeserve.models.bundle.repository import DEFAULT, ModelRepository
 from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.folders import write_whole
 from spikeserve.models.isolated import Limits, NoAnswer, call, environment
 from spikeserve.service.settings import Settings, chosen_versions
 
@@ -118,9 +119,7 @@ def update(url: str, folder: str, versions: str, doubted: tuple[str, int] | None
             for version in set(here.versions(name)) - set(there.get(name, ())):
                 remove(here.root, name, version)
                 done.removed.append(f"{name}/{version}")
-        default = here.root / f"{DEFAULT}.new"
-        default.write_text(remote.default() or "")
-        default.replace(here.root / DEFAULT)  # at once, since servers read it without the lock
+        write_whole(here.root / DEFAULT, (remote.default() or "").encode())  # servers read it without the lock
         (here.root / LOOKED).touch()
     return done
 

@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding.records import ON, Records, Times, binner, make_records
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.folders import made
+from spikeserve.models.folders import appearing, made
 from spikeserve.models.recordings.files import read_events
 from spikeserve.models.spec import Coding, EventBinning, Input, Origin, Polarity, validated
 from spikeserve.models.spec.parameters import MAX_STEPS, Shape, show
@@ -227,21 +226,19 @@ def _write(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
     size, free = sum(map(len, splits)) * grid.steps * math.prod(grid.shape), shutil.disk_usage(folder.parent).free
     if size > free:
         raise InvalidData(f"cache: the rasters are {size:,} bytes, but '{folder.parent}' has {free:,} left; {SMALLER}")
-    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as place:
-        temporary = Path(place)
-        np.save(temporary / SENSOR, np.array(grid.sensor), allow_pickle=False)
-        for part, split in zip(PARTS, splits, strict=True):
-            shape = (len(split), grid.steps, *grid.shape)
-            rasters = np.lib.format.open_memmap(temporary / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
-            for index in range(len(split)):
-                rasters[index] = grid.raster(split.read(index))
-            rasters.flush()
-            np.save(temporary / f"{part}-labels.npy", split.labels, allow_pickle=False)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another run was first
-                raise
+    try:
+        with appearing(folder) as temporary:
+            np.save(temporary / SENSOR, np.array(grid.sensor), allow_pickle=False)
+            for part, split in zip(PARTS, splits, strict=True):
+                shape = (len(split), grid.steps, *grid.shape)
+                rasters = np.lib.format.open_memmap(temporary / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
+                for index in range(len(split)):
+                    rasters[index] = grid.raster(split.read(index))
+                rasters.flush()
+                np.save(temporary / f"{part}-labels.npy", split.labels, allow_pickle=False)
+    except OSError:
+        if not folder.is_dir():  # otherwise another run was first
+            raise
 
 
 def _read(folder: Path, part: str) -> Split:

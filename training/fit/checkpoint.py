@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikeserve.models.folders import write_whole
 from spikeserve.training.errors import InvalidConfig
 from spikeserve.training.files import memory, require_plain
 from spikeserve.training.report.epochs import Epoch
@@ -27,16 +28,14 @@ class Progress:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write to a temporary file and rename it, so that an interruption leaves the previous checkpoint whole."""
-        temporary = path.with_suffix(".incoming")
+        """Write in the place of the previous checkpoint, which an interruption leaves whole."""
         content = vars(self) | {
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "best": asdict(self.best) if self.best else None,
         }
         written = BytesIO()
         torch.save(content, written)  # to a full disk it would raise a RuntimeError, and not say why
-        temporary.write_bytes(written.getbuffer())
-        temporary.replace(path)
+        write_whole(path, written.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> Progress:
