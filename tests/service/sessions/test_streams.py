@@ -5,9 +5,12 @@ The model spikes at every second event of a unit, so that its counts are worked 
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 from socket import SHUT_RDWR, create_connection, create_server
 from typing import Any
 from urllib.parse import urlsplit
@@ -279,3 +282,24 @@ def test_sessions_are_counted_and_are_requests_whose_time_is_their_clients_own(b
     while grown().get("left") != 1:
         pass
     assert "open" not in grown()
+
+
+def test_two_sessions_whose_steps_are_not_as_long_run_at_once_and_each_by_its_own(tmp_path: Path) -> None:
+    network = pairs()
+    declared = network.spec.input.model_copy(update={"events": None})  # so that a stream says how long a step is
+    publish(tmp_path, replace(network, spec=network.spec.model_copy(update={"input": declared})), "pairs")
+    with running(tmp_path) as service, ExitStack() as stack:
+        streams = [
+            stack.enter_context(socket(service, f"?step_us={step_us}&window_steps=4")) for step_us in (1000, 500)
+        ]
+        for each in streams:
+            each.send(make_records([0, 4000], [1, 1]).tobytes())
+            assert json.loads(each.recv())["window"] == 0
+        os.kill(service.process.pid, SIGSTOP)  # so that it reads both messages in one iteration
+        for each in streams:
+            each.send(make_records([8000, 8900, 12_000], [0, 0, 1]).tobytes())
+        os.kill(service.process.pid, SIGCONT)
+        for each in streams:
+            say(each, type="end")
+        fired = [sum(line.get("window_counts", [0])[0] for line in lines(each)) for each in streams]
+    assert fired == [0, 1]  # 0.9 ms lie in one step of 1 ms, which has one spike, and in two of 0.5 ms
