@@ -75,6 +75,8 @@ def test_rate_coding_draws_the_same_spikes_wherever_a_run_is_cut(seed: int, unit
     for first, end in pairwise([0, *ends.tolist()]):
         if end > first:
             assert np.array_equal(encode(sample, task, end - first, seed, first).steps, whole[first:end])
+            twice = encode(np.repeat(sample, 2, 0), task, end - first, [0, seed], first)
+            assert np.array_equal(twice.steps[:, 1:], whole[first:end])
             assert np.array_equal(encode_next(sample[0], task, end - first, seed, first).steps, whole[first:end])
 
 

@@ -22,11 +22,14 @@ from spikeserve.models.spec import Spec
 from spikeserve.models.spec.narrow import BITS, narrow_of
 from spikeserve.models.spec.network import FloatArray, Network
 from spikeserve.training.__main__ import app
+from spikeserve.training.config import DataConfig
 from spikeserve.training.data.dataset import Split
-from spikeserve.training.data.datasets import Labels
+from spikeserve.training.data.datasets import Labels, load_for
 from spikeserve.training.fit.exact import round_to_bits
 from spikeserve.training.fit.gptq import MOST_INPUTS, input_products, quantised, round_together
-from spikeserve.training.report.card import NARROW
+from spikeserve.training.publish.calibrate import calibrate
+from spikeserve.training.publish.quantise import UNCALIBRATED
+from spikeserve.training.report.card import EARLY, NARROW, calibration_text
 from tests.bundles import publish
 from tests.networks import network_of, pruned, task
 
@@ -103,6 +106,27 @@ def test_without_data_weights_are_rounded_and_nothing_is_measured(tmp_path: Path
     assert (after.manifest.metrics, after.network.spec.weight_bits["hidden.weight"]) == ({}, 4)
     folder = repository.folder("lines", 2)
     assert (folder / File.WEIGHTS).stat().st_size < (repository.folder("lines", 1) / File.WEIGHTS).stat().st_size
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_rounded_weights_are_calibrated_again_or_said_not_to_be(tmp_path: Path, measured: bool) -> None:
+    labels, there = np.arange(120) % 3, tmp_path / "repository"
+    np.savez(tmp_path / "lines.npz", x=lines(labels), y=labels)
+    np.savez(tmp_path / "half.npz", x=lines(labels[:60]), y=labels[:60])
+    publish(there, classifier(), "lines")
+    calibrated = ["calibrate", "lines", "--target", "0.05", "--data", str(tmp_path / "half.npz")]
+    rounded = ["quantise", str(there / "lines/2"), "--bits", "4"]
+    for words in (calibrated, rounded + ["--data", str(tmp_path / "lines.npz")] * measured):
+        assert CliRunner().invoke(app, [*words, "--repository", str(there)]).exit_code == 0
+    before, after = (ModelRepository(there).read("lines", version) for version in (2, 3))
+    section = after.card.split(f"## {EARLY}")[1]
+    if not measured:
+        assert (after.calibration, UNCALIBRATED in section) == (None, True)
+        return
+    samples = load_for(DataConfig(dataset="arrays", file=tmp_path / "lines.npz"), after.network.spec, "lines")
+    expected = calibrate(create("event", after.network), samples.validation, samples.training, 0.05)
+    assert after.calibration == expected != before.calibration
+    assert calibration_text(expected) in section
 
 
 def test_other_bits_are_a_sentence(tmp_path: Path) -> None:

@@ -300,6 +300,16 @@ def test_what_nobody_asked_before_leaves_a_bounded_part(machine: OneWay) -> None
     assert not {name: size for name, size in stores().items() if size > max(MAX_KNOWN, before[name])}
 
 
+def test_a_long_frame_does_not_stay_however_often_it_comes(machine: OneWay) -> None:
+    for size in (1, frames.MAX_FRAME_BYTES):
+        for _ in range(4):
+            machine.all([Ask(odd=[(b"", 0, b" " * size)])])
+    caches = [each for each in gc.get_objects() if isinstance(each, frames.RepeatCache)]
+    keys = [key for cache in caches for key in cache.values if isinstance(key, tuple)]
+    sizes = [sum(len(part) for part in key if isinstance(part, bytes)) for key in keys]
+    assert 0 < max(sizes) <= frames.MAX_FRAME_BYTES
+
+
 def test_of_several_faults_the_first_in_this_order_is_told(machine: OneWay) -> None:
     pairs = [(kind, each) for kind in USUAL for each in combinations_with_replacement(faults_of(kind), 2)]
     asks = [Ask(kind=kind, faults=faults) for kind, faults in pairs]

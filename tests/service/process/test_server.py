@@ -20,12 +20,15 @@ import httpx
 import pytest
 
 from spikeserve.service.process.server import UNFINISHED
+from tests.bundles import publish
+from tests.networks import toy
 from tests.service.asgi import LEFT, busy, slow, started
 from tests.service.processes import gone
 from tests.serving import ROOT, Process, running
 
 pytestmark = pytest.mark.usefixtures("reference_engine")
 
+ONE = {"inputs": [[1, 0]]}
 BODY = json.dumps(LEFT).encode()
 
 
@@ -391,3 +394,26 @@ def test_workers_do_not_outlive_the_process_that_started_them_though_one_is_stuc
         finally:
             os.kill(second, signal.SIGCONT)
         assert service.ended() == -signal.SIGKILL  # the log ends when the last of them has
+
+
+def test_a_server_whose_log_is_on_a_full_disk_goes_on(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    code = """
+import os, signal, sys
+from spikeserve.service.__main__ import main
+
+def fill(*_):
+    print('{"event": "full"}', flush=True)
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+signal.signal(signal.SIGUSR2, fill)
+main(sys.argv[1:])
+"""
+    with running(tmp_path, program=("-c", code)) as service:
+        os.kill(service.process.pid, signal.SIGUSR2)
+        service.wait_for("full")
+        with httpx.Client(base_url=service.url) as client:
+            first = client.post("/models/toy/predict", json=ONE)
+            again = [client.post(f"/v2/repository/models/toy/{verb}") for verb in ("unload", "load")]
+            said = [first, *again, client.post("/models/toy/predict", json=ONE)]
+        assert [each.status_code for each in said] == [200] * 4
