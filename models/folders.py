@@ -50,8 +50,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         incoming.replace(path)
         sync(path.parent)
     finally:
-        with suppress(OSError):
-            incoming.unlink(missing_ok=True)
+        incoming.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

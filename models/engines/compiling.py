@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Event, RLock, Thread
-from time import monotonic
+from time import monotonic, sleep
 
 try:
     import fcntl
@@ -39,27 +39,39 @@ _one = RLock()  # of this process's threads, one compiles
 _locks: list[int] = []  # that this process holds: at most one
 
 
-def _lock(*, waits: bool) -> int:
+def _lock() -> int:
     """Take the lock and return its descriptor; raises BlockingIOError where another process holds it, or OSError."""
     folder = os.open(FOLDER, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(folder)
         raise
     return folder
 
 
+def _wait_for_lock() -> int:
+    """Take the lock; return another descriptor where none is, or its process compiles nothing for STUCK_SECONDS."""
+    changed, done = monotonic(), compiled_functions()
+    while can_share() and monotonic() - changed < STUCK_SECONDS:
+        with suppress(BlockingIOError):
+            return _lock()
+        sleep(LOOK_SECONDS)
+        before, done = done, compiled_functions()
+        changed = changed if done == before else monotonic()
+    return os.open(os.devnull, os.O_RDONLY)
+
+
 @contextmanager
-def compiling() -> Iterator[None]:
+def compiling(*, tells: bool = True) -> Iterator[None]:
     """Hold the lock of the folder of kernels: of several processes one compiles, and the others fetch what it made.
 
-    How far that is, standard error says meanwhile.
+    How far that is, standard error says meanwhile if `tells`.
     """
     with _one, ExitStack() as stack:
         if not _locks:
-            stack.enter_context(_telling())
-            _locks.append(_lock(waits=True) if can_share() else os.open(os.devnull, os.O_RDONLY))
+            stack.enter_context(_telling() if tells else nullcontext())
+            _locks.append(_wait_for_lock())
             stack.callback(lambda: os.close(_locks.pop()))
             stack.enter_context(_second())
         yield
@@ -93,8 +105,7 @@ def _telling() -> Iterator[None]:
         while not over.wait(LOOK_SECONDS if is_terminal else TELL_SECONDS):
             if (done := compiled_functions()) == told:
                 continue
-            told, bar = done, "█" * (20 * done // FUNCTIONS) + "░" * (20 - 20 * done // FUNCTIONS)
-            line = f"{done} of {FUNCTIONS} functions"
+            told, bar, line = done, f"{'█' * (20 * done // FUNCTIONS):░<20}", f"{done} of {FUNCTIONS} functions"
             if is_terminal:
                 print(f"{CLEARED}compiling kernels: {bar} {line}", end="", file=sys.stderr, flush=True)
             elif logging.getLogger().hasHandlers():
@@ -122,11 +133,10 @@ def compiled_functions() -> int:
 
 def is_compiling() -> bool:
     """Return whether another process compiles kernels now."""
-    try:
-        os.close(_lock(waits=False))
-    except BlockingIOError:
-        return True
-    return False
+    with suppress(BlockingIOError):
+        os.close(_lock())
+        return False
+    return True
 
 
 def can_share() -> bool:
@@ -165,12 +175,11 @@ class Compiler:
         with suppress(OSError):  # also where the system lets no process start
             if not can_share():
                 return
-            lock = _lock(waits=False)
+            lock = _lock()
             self.started += 1
             # The lock is held until it ends. It is in a group of its own, so that a signal to this one does not end it.
-            nothing = [(os.POSIX_SPAWN_OPEN, each, os.devnull, os.O_RDWR, 0) for each in range(HELD)]
-            files = [(os.POSIX_SPAWN_DUP2, lock, HELD), *nothing]
-            command = [*PYTHON, RUN, *self.arguments]
+            nothing = ((os.POSIX_SPAWN_OPEN, each, os.devnull, os.O_RDWR, 0) for each in range(HELD))
+            command, files = [*PYTHON, RUN, *self.arguments], [(os.POSIX_SPAWN_DUP2, lock, HELD), *nothing]
             try:
                 self.process = os.posix_spawn(command[0], command, _environment(), file_actions=files, setpgroup=0)
             finally:

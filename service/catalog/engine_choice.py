@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from itertools import pairwise
 
@@ -58,12 +59,9 @@ def chosen(settings: Settings) -> str:
 
 def compiles_first(engine: str) -> bool:
     """Return whether the engine's kernels are not compiled yet, so that the first load does that."""
-    if engine != "event" or ENGINES[engine].missing:
-        return False
-    try:
-        return not compiled()
-    except ImportError:
-        return False
+    with suppress(ImportError):
+        return engine == "event" and not ENGINES[engine].missing and not compiled()
+    return False
 
 
 def check_engine(settings: Settings) -> None:

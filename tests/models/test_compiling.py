@@ -108,7 +108,7 @@ def test_a_second_process_compiles_meanwhile_and_ends_with_the_first(
 
 
 def test_who_waits_takes_the_place_of_a_process_that_died_and_may_stop_waiting(folder: Path) -> None:
-    lock, over = compiling._lock(waits=False), Event()
+    lock, over = compiling._lock(), Event()
     over.set()
     compiler = Compiler(stand_in("compile"))
     assert not compiler.wait(over)
@@ -123,7 +123,7 @@ def test_how_much_is_compiled_is_told_while_it_is_waited_for(folder: Path, monke
     monkeypatch.setattr(compiling, "TELL_SECONDS", 0.0)
     counts, over = list[int](), Event()
     (folder / "__pycache__").mkdir(exist_ok=True)
-    lock = compiling._lock(waits=False)
+    lock = compiling._lock()
 
     def tell(count: int) -> None:
         counts.append(count)
@@ -199,6 +199,22 @@ def test_a_process_that_compiles_itself_waits_for_another_and_takes_the_lock_onc
         assert compiling.compiled()
         assert compiling.is_compiling()
     assert not compiling.is_compiling()
+
+
+def test_a_process_that_compiles_itself_does_not_wait_for_one_that_was_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "STUCK_SECONDS", 0.1)
+    compiler = Compiler(stand_in("compile"))
+    compiler.begin()
+    until((folder / "begun").exists)
+    assert compiler.process is not None
+    os.kill(compiler.process, signal.SIGSTOP)
+    try:
+        with compiling.compiling():
+            assert compiling.is_compiling()  # the other one, which holds the lock still
+    finally:
+        os.kill(compiler.process, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("folder")

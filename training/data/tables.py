@@ -54,8 +54,9 @@ def read_table(path: Path) -> Table:
         f"their class is column '{label}'"
     )
     read_as += f", and column '{counts[0]}', which counts the rows, is left out" if counts else ""
-    read_as += f"; each word of {_quoted(words)} becomes a column of 0 and 1, such as '{features[-1]}'" if words else ""
-    warning = f"{_quoted(readings)}: each row is taken for a sample; 'Gaps and uneven steps' in docs/data.md has series"
+    read_as += f"; each word of {words} becomes a column of 0 and 1, such as '{features[-1]}'" if words else ""
+    timed = _joined([*map(repr, readings)])
+    warning = f"{timed}: each row is taken for a sample; 'Gaps and uneven steps' in docs/data.md has series"
     y = labels.to_numpy({"i": np.int64, "u": np.int64, "f": np.float64, "b": np.float64}.get(labels.dtype.kind, str))
     return Table({"x": frame.to_numpy(np.float64), "y": y}, features, read_as, (warning,) if readings else ())
 
@@ -106,7 +107,7 @@ def _label_of(frame: pd.DataFrame, path: Path) -> tuple[str, pd.Series[Any]]:
     return label, labels
 
 
-def _numbers(frame: pd.DataFrame, labels: pd.Series[Any], path: Path) -> tuple[pd.DataFrame, list[str]]:
+def _numbers(frame: pd.DataFrame, labels: pd.Series[Any], path: Path) -> tuple[pd.DataFrame, str]:
     """Return the features as numbers, with a column of 0 and 1 for each word, and the names of columns of words.
 
     Raises InvalidData, which names all columns that cannot be used.
@@ -139,11 +140,9 @@ def _numbers(frame: pd.DataFrame, labels: pd.Series[Any], path: Path) -> tuple[p
     if faults:
         said = (f"{_joined(places)}, expected {expected}" for expected, places in faults.items())
         raise InvalidData(f"'{path}': {'; '.join(said)}")
-    return pd.get_dummies(frame.assign(**words), columns=list(words), prefix_sep="=", dtype=float), list(words)
-
-
-def _quoted(names: list[str]) -> str:
-    return _joined([f"'{name}'" for name in names])
+    return pd.get_dummies(frame.assign(**words), columns=list(words), prefix_sep="=", dtype=float), _joined(
+        [f"'{name}'" for name in words]
+    )
 
 
 def _joined(parts: list[str]) -> str:

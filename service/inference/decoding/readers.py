@@ -63,8 +63,7 @@ def readers_of(model: LoadedModel) -> Readers:
 def _make(model: LoadedModel) -> Readers:
     """Make a model's readers; none where no request is small, or its engine compiles no kernels."""
     task = model.spec
-    can_be_read = not task.coding.per_step or task.coding is Coding.SPIKES
-    if model.engine.name != "event" or not can_be_read or not model.cost.is_small(1, 1):
+    if model.engine.name != "event" or task.coding is Coding.CURRENT or not model.cost.is_small(1, 1):
         return Readers()
     from spikeserve.service.inference.decoding.json_events import EventReader  # here, since Numba may not be installed
     from spikeserve.service.inference.decoding.rows import RowReader, compile_reader
@@ -88,6 +87,6 @@ def prepare(engine: str) -> None:
             from spikeserve.models.engines.event.engine import compile_kernels
             from spikeserve.service.inference.decoding.rows import compile_reader
 
-            with nullcontext() if compiled() else compiling():
+            with nullcontext() if compiled() else compiling(tells=False):  # among the lines of the log
                 compile_reader()  # first, since `are_cached` asks for the others
                 compile_kernels()

@@ -39,7 +39,7 @@ def test_another_file_or_setting_has_predictions_of_another_name(
     file.write_bytes(b"1")
     os.utime(file, (1, 1))
     changes: list[Callable[[], object]] = [
-        lambda: file.write_bytes(b"12") and os.utime(file, (1, 1)),
+        lambda: [file.write_bytes(b"12"), *map(os.utime, [file], [(1, 1)])],
         lambda: os.utime(file, (2, 2)),
         lambda: publish(tmp_path, toy(time_steps=4)),
     ]
