@@ -1,4 +1,4 @@
-"""How a run is stopped whose answer nobody waits for any more."""
+"""How a run is stopped: one whose answer nobody waits for any more, or that takes longer than it may."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from spikeserve.models.errors import Stopped
 
 
 class Stop:
-    """A request to end a run early. One thread makes it; the thread of the run finds it at its next check."""
+    """A request to end a run early. One thread makes it; the thread of the run finds it at its next check.
 
-    def __init__(self) -> None:
-        self.flag = np.zeros(1, np.int64)  # which native code looks at while it runs
+    An engine that counts operations while it runs makes it itself once they are more than `operations`, unless that
+    is 0.
+    """
+
+    def __init__(self, operations: int = 0) -> None:
+        self.flag = np.array([0, operations], np.int64)  # which native code looks at while it runs
         self._notify: Callable[[], None] | None = None
 
     @property
@@ -39,7 +43,7 @@ class Stop:
     def check(self) -> None:
         """Raise Stopped if the run was asked to end."""
         if self.requested:
-            raise Stopped("the run was stopped, as nobody waits for its answer any more")
+            raise Stopped("the run was stopped: nobody waits for its answer, or it has more operations than it may")
 
 
 def check(stop: Stop | None) -> None:

@@ -177,8 +177,6 @@ class Infer:
         if len(self.endpoints.values) == frames.MAX_KNOWN:
             self._forget()
         if self.endpoints.came(key):
-            steps, policy = query.options.time_steps, self.services.pipeline.scheduler.queue(model).policy
-            frame = frame._replace(room=policy.max_samples(model.cost, steps))
             self.endpoints.learn(key, KnownEndpoint(model, frame, frames.Span(start, stop, 0)))
             self.places.setdefault(len(body), {})[start, stop] = None
 

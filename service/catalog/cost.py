@@ -1,7 +1,10 @@
-"""The cost of a request: those that are small enough run on the event loop itself.
+"""The cost of a run: one that is expected to be short runs on the event loop itself.
 
-Handing a request to another thread and back takes longer than a small network takes to answer: 80 µs on an idle
-machine, and many times that when threads wait for the interpreter. Larger requests run on threads.
+To hand a request to another thread and back takes longer than most networks take to answer: 80 µs on an idle machine,
+and many times that when threads wait for the interpreter. What a run is expected to take is measured when the version
+loads, and from then on by real runs, so that what a busy machine made of it is soon forgotten. The inputs of a client
+may make a run longer than that: on the event loop it has at most BATCH_OPERATIONS, by `Stop`, and otherwise begins
+again on a thread.
 """
 
 from __future__ import annotations
@@ -17,14 +20,17 @@ from spikeserve.models.engines.fan_out import constant_nodes, dense_operations
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.nodes import JoinBase
 
-SECONDS = 200e-6  # the most that a small request is expected to take, measured on a real sample
-OPERATIONS = 2**21  # the most that it could need if all neurons fired at every step, whatever its input
+LOOP_SECONDS = 1e-3  # the most that one sample is expected to take on the event loop
+ITERATION_SECONDS = 5e-3  # the most that a batch is expected to take there, and after which no other begins
+BATCH_OPERATIONS = 2**24  # of a batch there, some 1 to 3 ms
+WINDOW_OPERATIONS = 2**23  # that a window could need if all neurons fired; its state is lost if it is stopped
+WEIGHT = 1 / 8  # of the newest run in what is expected
 RUNS = 5  # how often it is measured; the fastest counts, since other models may be loading at the same time
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cost:
-    """An engine's seconds for one step of one sample, and a sample's operations if every neuron fires."""
+    """The seconds that a step of a sample is expected to take, and a sample's operations if every neuron fires."""
 
     seconds: float
     operations_once: float
@@ -35,10 +41,23 @@ class Cost:
         """Return the cost of a model whose `seconds_per_step` are these."""
         return cls(seconds, *operations(spec))
 
-    def is_small(self, samples: int, time_steps: int, seconds: float = SECONDS) -> bool:
-        """Return whether a request of that size may run on the event loop, if it may take so many seconds there."""
-        operations = samples * (self.operations_once + time_steps * self.operations_per_step)
-        return operations <= OPERATIONS and samples * time_steps * self.seconds <= seconds
+    def expected(self, samples: int, time_steps: int) -> float:
+        """Return the seconds that a run of that size is expected to take."""
+        return samples * time_steps * self.seconds
+
+    def room(self, time_steps: int) -> int:
+        """Return how many samples of so many steps may run at once on the event loop; 0 where one takes too long."""
+        one = max(self.expected(1, time_steps), 1e-9)
+        return int(ITERATION_SECONDS / one) if one <= LOOP_SECONDS else 0
+
+    def may_run_windows(self, time_steps: int) -> bool:
+        """Return whether a session's window of so many steps may run on the event loop."""
+        operations = self.operations_once + time_steps * self.operations_per_step
+        return operations <= WINDOW_OPERATIONS and self.expected(1, time_steps) <= LOOP_SECONDS
+
+    def took(self, seconds: float, samples: int, time_steps: int) -> None:
+        """Learn from a run of that size, on any thread."""
+        self.seconds += WEIGHT * (seconds / (samples * time_steps) - self.seconds)
 
 
 def seconds_per_step(engine: Engine, sample: DenseInputs) -> float:
@@ -49,7 +68,7 @@ def seconds_per_step(engine: Engine, sample: DenseInputs) -> float:
         started = thread_time()
         engine.run(sample)
         fastest = min(fastest, thread_time() - started)
-        if number and fastest > 10 * SECONDS:  # not small, and not by chance; to go on would only take time
+        if number and fastest > 2 * LOOP_SECONDS:  # not small, and not by chance; to go on would only take time
             break
     return fastest / sample.time_steps
 

@@ -39,6 +39,7 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "units": None if spec.units is None else list(spec.units),
         "nodes": _nodes(model),
         "dense_operations": {"once": once, "per_step": per_step},
+        "expected_ms": round(1e3 * model.cost.expected(1, spec.time_steps), 4),
         "calibration": None if calibration is None else calibration.model_dump(),
         "metrics": manifest.metrics,
         "card": model.bundle.card,

@@ -7,7 +7,6 @@ and those that are refused by their headers, go the full way, through the applic
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -133,13 +132,12 @@ class Gate:
         rows, events = readers_of(model)
         if rows is None and events is None:
             return
-        batch = partial(self.services.pipeline.scheduler.queue(model).policy.max_samples, model.cost)
         reader_of = events or (lambda _: cast("Reader", rows))
         for kind in OF_NUMBERS if rows is not None else (JSON, b""):
-            of = f"{route}/predict", model, batch, self.frames
+            of = f"{route}/predict", model, self.frames
             yield (f"{path}/predict".encode(), kind), NativeEndpoint(kind, reader_of, *of, events=rows is None)
         if path and rows is not None:
-            endpoint = InferEndpoint(rows, self.services.blobs, f"/v2{route}/infer", model, batch, self.frames)
+            endpoint = InferEndpoint(rows, self.services.blobs, f"/v2{route}/infer", model, self.frames)
             yield from (((f"/v2{path}/infer".encode(), kind), endpoint) for kind in OF_BYTES)
 
 

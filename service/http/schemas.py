@@ -90,6 +90,9 @@ class ModelDescription(TypedDict):
     units: Annotated[list[str] | None, Field(description="The units of the values, in the order of the labels.")]
     nodes: list[NodeDescription]
     dense_operations: DenseOperations
+    expected_ms: Annotated[
+        float, Field(description="The milliseconds of the engine that a sample of `time_steps` is expected to take.")
+    ]
     calibration: Annotated[
         dict[str, float] | None,
         Field(description="What `stop` `confident` does, and what it saved and lost; null where it is not there."),

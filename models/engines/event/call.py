@@ -26,7 +26,7 @@ CHUNK_BYTES = 2**25
 ARENA = 2**20  # bytes that a thread holds for what its runs find; a run that finds more gets more for itself
 PARTS = 4  # for each thread, where samples end early, each after its own steps
 NO_STEPS: NDArray[np.int64] = np.zeros(0, np.int64)
-NO_STOP: NDArray[np.int64] = np.zeros(1, np.int64)
+NO_STOP: NDArray[np.int64] = np.zeros(2, np.int64)
 NO_INDEX: NDArray[np.int32] = np.empty(0, np.int32)
 
 

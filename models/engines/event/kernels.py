@@ -16,6 +16,7 @@ from spikeserve.models.engines.event.compiled import addressed
 from spikeserve.models.engines.event.connections import LINES, NO_FEED
 from spikeserve.models.engines.event.currents import BLOCK, busy, connect, rows_at_once
 from spikeserve.models.engines.event.native import call, records_of
+from spikeserve.models.engines.event.table import STOPPED
 from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
 from spikeserve.models.engines.event.views import (
     EVERYTHING,
@@ -24,6 +25,7 @@ from spikeserve.models.engines.event.views import (
     feed_of,
     floats_at,
     ints_at,
+    is_over,
     longs_at,
     nodes_at,
 )
@@ -86,6 +88,8 @@ def run_neurons(table: int, row: int, run_at: int) -> int:
                         value[k] = state[last + index[k]]
             call(code, table, row, run_at, now, end, before, after, bias)
             now = end
+            if is_over(run, offset[now] * neurons.fan_back):
+                return STOPPED
             if recurrent and now == (sample + 1) * steps:
                 state[last : last + size] = 0.0
                 for k in range(offset[now - 1], offset[now]):

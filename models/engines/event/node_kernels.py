@@ -66,6 +66,7 @@ from spikeserve.models.engines.event.views import (
     feed_of,
     floats_at,
     ints_at,
+    is_over,
     longs_at,
     nodes_at,
     runs_at,
@@ -719,6 +720,15 @@ def end_samples(run: Any, is_mean: bool) -> bool:
 
 
 @borrowing
+def spend(run: Any) -> None:
+    """Take a group's operations from those that the run may have."""
+    stop, results = longs_at(run.stop, 2), longs_at(run.results, EVERYTHING)
+    if stop[1]:
+        for sample in range(run.samples):
+            stop[1] = max(1, stop[1] - results[sample * run.width])
+
+
+@borrowing
 def proceed(nodes: Array, run: Any, run_at: int) -> Any:
     """Run a run on from where it is; return ENDED, or why it came back, and is to be called again."""
     last_row = nodes.size - 2
@@ -734,12 +744,15 @@ def proceed(nodes: Array, run: Any, run_at: int) -> Any:
                     reason = run_node(nodes, run.row, run, run_at)
                     if reason:
                         return reason
+                    if is_over(run, 0):
+                        return np.int64(STOPPED)
                 run.row += 1
             run.done += run.steps
             run.row = 0
             run.look += 1
             if not run.batch or end_samples(run, nodes[last_row - 1].operation == MEAN):
                 break
+        spend(run)
         run.first += run.samples
         run.look, run.done = 0, 0
     return np.int64(ENDED)

@@ -23,6 +23,19 @@ def carried_of(run: Any, sample: int) -> Any:
 
 
 @borrowing
+def is_over(run: Any, more: Any) -> bool:
+    """Return whether a group has more operations than the run may, these included, and then ask it to stop."""
+    stop, results, total = longs_at(run.stop, 2), longs_at(run.results, EVERYTHING), np.int64(more)
+    if not stop[1]:
+        return False
+    for sample in range(run.samples):
+        total += results[sample * run.width]
+    if total > stop[1]:
+        stop[0] = 1
+    return total > stop[1]
+
+
+@borrowing
 def events_of(signal: Any, samples: int) -> Any:
     """Return a signal's events, or none where it has rows alone."""
     rows = samples * signal.steps

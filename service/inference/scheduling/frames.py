@@ -7,6 +7,7 @@ body, and from then on the kernel alone reads the numbers. What asks for more th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from spikeserve.service.telemetry.access import line_template
 JSON_LINE = b"content-type: application/json\r\n"
 MAX_KNOWN = 1024  # frames of all endpoints, and as many heads; when there are more, all are forgotten
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
+DRAWN = frozenset({Coding.RATE, Coding.LATENCY})  # codings that make each step of the values
+MAX_DRAWN = 2**18  # values of one request that these make on the event loop, in some milliseconds
 OF_EVENTS = -1  # in place of a number of brackets
 MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
@@ -123,25 +126,25 @@ class Group(NamedTuple):
         return cls(model, reader, options if model.spec.coding is Coding.RATE else options._replace(seed=0))
 
     def is_short(self, samples: int, answer_bytes: int) -> bool:
-        """Whether a request of that size is within the limits and small enough to run on the event loop."""
-        limits, steps = self.model.limits, self.options.time_steps
+        """Whether a request of that size is within the limits, and short to encode and to answer."""
+        limits, spec, steps = self.model.limits, self.model.spec, self.options.time_steps
         try:
             limits.check_size(samples, steps)
         except TooLarge:
             return False
-        return answer_bytes <= min(SHORT_BYTES, limits.answer_bytes) and self.model.cost.is_small(samples, steps)
+        drawn = samples * steps * math.prod(spec.input.shape) if spec.coding in DRAWN else 0
+        return answer_bytes <= min(SHORT_BYTES, limits.answer_bytes) and drawn <= MAX_DRAWN
 
 
 class Frame(NamedTuple):
     """How to read and answer a body: the group that it runs with, its number of samples, and the answer's writer.
 
-    `room` is how many samples run together. `dtype` is the type of binary numbers.
+    `dtype` is the type of binary numbers.
     """
 
     group: Group
     counts: range
     write: Write
-    room: int = 1
     dtype: np.dtype[Any] = FLOAT32
 
     def reads(self, body: bytes, span: Span, samples: FloatArray | Inputs) -> bool:
@@ -200,13 +203,12 @@ class Endpoint:
 
 
 class HttpEndpoint(Endpoint):
-    """One over HTTP. `batch` returns how many samples of so many steps run together; endpoints share their `frames`."""
+    """One over HTTP; endpoints share their `frames`."""
 
     is_v2 = False
 
-    def __init__(self, route: str, model: LoadedModel, batch: Callable[[int], int], frames: Frames) -> None:
+    def __init__(self, route: str, model: LoadedModel, frames: Frames) -> None:
         super().__init__(route, model)
-        self.batch = batch
         self.frames = frames
         self.brackets = {1 if self.is_v2 else 2, 1 + len(model.spec.input.shape)}  # that an array may begin with
 
@@ -227,7 +229,7 @@ class HttpEndpoint(Endpoint):
             return known, body, span
         if (decoded := self.decode(body)) is None:
             return None
-        frame = decoded.frame._replace(room=self.batch(decoded.frame.group.options.time_steps))
+        frame = decoded.frame
         if span is not None and decoded.is_plain and self._reads((frame, body, span), decoded.samples, key):
             return frame, body, span
         if not isinstance(decoded.samples, np.ndarray):

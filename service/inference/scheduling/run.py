@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, NamedTuple, TypeAlias
 
 from spikeserve.models.coding import Inputs, join_inputs
 from spikeserve.models.engines import State, Stop
 from spikeserve.models.errors import InvalidInput, SpikeserveError
-from spikeserve.service.inference.scheduling.job import Answer, Part, Shard
+from spikeserve.service.inference.scheduling.job import Answer, Part, Shard, Terms
+from spikeserve.service.inference.scheduling.query import RunOptions
 
 Outcome: TypeAlias = Answer[Any] | Part | Exception
 
@@ -38,7 +39,7 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> RunOutcome:
     if not taken:
         return RunOutcome(outcomes)
     batch, terms, after = join_inputs(inputs), taken[0].work.terms, None
-    started = perf_counter()
+    started, began = perf_counter(), thread_time()
     try:
         if terms.keeps_state:
             result, after = terms.model.engine.run(batch, _joined_states(taken), record=terms.record, stop=stop)
@@ -51,6 +52,8 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> RunOutcome:
         outcomes += [outcome for each in alone for outcome in each.outcomes]
         return RunOutcome(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
     ended = perf_counter()
+    if terms == Terms(terms.model, RunOptions(terms.options.time_steps)):
+        terms.model.cost.took(thread_time() - began, batch.batch, terms.options.time_steps)
     end = 0
     for shard in taken:
         shard.work.job.times.ran(started, ended)

@@ -11,10 +11,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Protocol, TypeAlias
 
-from spikeserve.models.errors import InvalidInput
+from spikeserve.models.engines import Stop
+from spikeserve.models.errors import InvalidInput, Stopped
+from spikeserve.service.catalog.cost import BATCH_OPERATIONS, ITERATION_SECONDS
 from spikeserve.service.errors import ServiceError, queue_full
 from spikeserve.service.inference.decoding.compression import inflated
 from spikeserve.service.inference.decoding.pieces import Iteration
@@ -132,6 +134,9 @@ class Tick:
             if request.withdrawn:
                 continue
             endpoint, match = request.endpoint, None
+            if not endpoint.model.cost.room(endpoint.model.spec.time_steps):
+                request.decline()
+                continue
             try:
                 body = inflated(request.body, SMALL_BODY) if endpoint.extras.packed else request.body
                 match = None if body is None else endpoint.find(body)
@@ -146,25 +151,40 @@ class Tick:
                 groups.setdefault(match[0].group, []).append((request, match))
         if self.waiting:
             self._be_due()
+        began = perf_counter()
         for group, members in groups.items():
+            if perf_counter() - began > ITERATION_SECONDS:
+                self._put_back(members)
+                continue
             try:
-                self._read(group, members)
+                self._read(group, members, began)
             except Exception:  # the full way answers those that are not answered yet, and logs what is wrong
                 for request, *_ in members:
                     request.decline()
 
-    def _read(self, group: Group, members: Sequence[Member]) -> None:
-        """Read the requests of a group into rows, and run these whenever a batch is full."""
-        reader, most = group.reader, members[0][1][0].room
+    def _put_back(self, members: Sequence[Member]) -> None:
+        """Let requests wait for the next iteration."""
+        self.waiting[:0] = [request for request, _ in members]
+        self._be_due()
+
+    def _read(self, group: Group, members: Sequence[Member], iteration: float) -> None:
+        """Read the requests of a group into rows, and run these whenever a batch is full.
+
+        What is left ITERATION_SECONDS after `iteration` waits for the next one.
+        """
+        reader, most = group.reader, group.model.cost.room(group.options.time_steps)
         batch: list[Entry] = []
         began, end = perf_counter(), 0
-        for request, (frame, body, span) in members:
+        for place, (request, (frame, body, span)) in enumerate(members):
             samples = reader.read(body, *span, reader.rows[end:most], frame.dtype)
             if samples < 0 and batch:  # maybe there were too few rows
                 self._run(group, batch, end, began)
                 batch, began, end = [], perf_counter(), 0
+                if began - iteration > ITERATION_SECONDS:
+                    self._put_back(members[place:])
+                    return
                 samples = reader.read(body, *span, reader.rows, frame.dtype)
-            if samples not in frame.counts:
+            if samples not in frame.counts or samples > most:
                 request.decline()
                 continue
             batch.append((request, frame.write, slice(end, end + samples)))
@@ -177,11 +197,18 @@ class Tick:
         model, options = group.model, group.options
         steps = options.time_steps
         times = Times(began, encode_began=perf_counter())
-        times.decode_seconds = times.encode_began - began
+        times.decode_seconds, began_thread = times.encode_began - began, thread_time()
         inputs = group.reader.inputs(end, steps, options.seed)
         times.encode_ended = times.run_began = perf_counter()
-        result = model.run(inputs, options.stop)
+        try:
+            result = model.run(inputs, options.stop, stop=Stop(BATCH_OPERATIONS))
+        except Stopped:  # the full way runs it on a thread, and learns what it takes
+            for request, *_ in batch:
+                request.decline()
+            return
         times.run_ended = perf_counter()
+        if options.stop is None:
+            model.cost.took(thread_time() - began_thread, end, steps)
         results = Results(result, model.spec)
         contents = [write(results, own) for _, write, own in batch]
         for (request, *_), content in zip(batch, contents, strict=True):

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_WINDOWS = 16  # of one session in a run: others wait for it a millisecond, and more save little
 MAX_NUMBERS = 2**13  # in the lines of these
-# The most that a window's steps are expected to take on the event loop, of a real sample: most of a sensor's windows
-# have fewer events than that, and a thread would add a tenth of a millisecond to each.
-SECONDS = 1e-3
 
 
 class Results(NamedTuple):
@@ -90,7 +87,7 @@ class Batches:
             asyncio.get_running_loop().call_soon(self._run_all)
 
     def _is_small(self, model: LoadedModel, steps: int) -> bool:
-        return hasattr(model.engine, "run_windows") and model.cost.is_small(1, steps, SECONDS)
+        return hasattr(model.engine, "run_windows") and model.cost.may_run_windows(steps)
 
     def _room(self, model: LoadedModel, steps: int) -> int:
         return self.scheduler.queue(model).policy.max_samples(model.cost, steps)

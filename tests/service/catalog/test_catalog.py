@@ -74,6 +74,7 @@ def test_a_model_is_described(digits_repository: Path) -> None:
         ],
         # 64 × 32 weights meet the constant input, counted once; 32 × 10 meet spikes, at each step.
         "dense_operations": {"once": 2048, "per_step": 320},
+        "expected_ms": described["expected_ms"],  # which is measured
         "metrics": {"test_accuracy": 0.5},
         "card": "# digits\n\nA network for tests.\n",
     }

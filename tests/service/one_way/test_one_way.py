@@ -24,13 +24,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import Stop
 from spikeserve.plugins.grpc import ordinary
-from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.cost import ITERATION_SECONDS, Cost
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.rows import RowReader
 from spikeserve.service.inference.protocols.native.endpoint import NativeEndpoint
-from spikeserve.service.inference.scheduling import frames
-from spikeserve.service.inference.scheduling.batching import RUN_SECONDS
+from spikeserve.service.inference.scheduling import frames, tick
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.tick import MAX_REQUESTS
 from spikeserve.service.process import connections as connections_of_http
@@ -138,11 +138,12 @@ class OneWay(RuleBasedStateMachine):
         inside, runs = self.ours.inside, list[tuple[float, int]]()  # when its iteration began, and its samples
         model = inside.catalog.get("toy")
 
-        def run(inputs: Inputs, *more: Any) -> Any:
+        def run(inputs: Inputs, *more: Any, **named: Any) -> Any:
             runs.append((self.ours.tick.iteration.began, inputs.batch))
-            return LoadedModel.run(model, inputs, *more)
+            return LoadedModel.run(model, inputs, *more, **named)
 
-        with patch.multiple(model, cost=Cost(RUN_SECONDS / 3 / 50, 0, 0), run=run):
+        never = patch.object(Cost, "took")  # so that it stays so dear
+        with never, patch.multiple(model, cost=Cost(ITERATION_SECONDS / 3 / 50, 0, 0), run=run):
             inside.forget()  # so that nothing is known of another cost
             asks = [Ask(kind=kind)] * (MAX_QUEUE + more) + [Ask("rate", kind=kind)] * 3
             *_, counted = self.answered(self.ours, asks, waits=True)
@@ -308,6 +309,13 @@ def test_a_long_frame_does_not_stay_however_often_it_comes(machine: OneWay) -> N
     keys = [key for cache in caches for key in cache.values if isinstance(key, tuple)]
     sizes = [sum(len(part) for part in key if isinstance(part, bytes)) for key in keys]
     assert 0 < max(sizes) <= frames.MAX_FRAME_BYTES
+
+
+def test_a_batch_that_is_stopped_for_its_operations_runs_again_and_is_answered_alike(machine: OneWay) -> None:
+    stopped = patch.object(Stop, "check", autospec=True, side_effect=Stop.check)
+    with patch.object(tick, "BATCH_OPERATIONS", 1), stopped as checked:
+        assert machine.all([*CHEAP, CALL] * 3) == {200}
+    assert checked.called
 
 
 def test_of_several_faults_the_first_in_this_order_is_told(machine: OneWay) -> None:

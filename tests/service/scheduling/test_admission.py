@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikeserve.models.spec import Coding, Spec
-from spikeserve.service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
+from spikeserve.service.catalog.cost import LOOP_SECONDS, WINDOW_OPERATIONS, Cost, operations
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.sessions.table import Usage
 from tests.bundles import publish, published
@@ -132,18 +132,29 @@ async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues
         assert [client.scheduler.queue(model).depth for model in (old, client.model())] == [0, 0]
 
 
-def test_a_request_is_small_up_to_the_time_and_the_operations_that_are_bounded() -> None:
-    # A quarter of the time for a step: four steps, of one sample or of several, are just quick enough.
-    slow = Cost(seconds=SECONDS / 4, operations_once=0, operations_per_step=1)
-    assert slow.is_small(1, 4)
-    assert slow.is_small(4, 1)
-    assert not slow.is_small(1, 5)
-    assert not slow.is_small(5, 1)
+def test_a_sample_and_a_batch_run_on_the_event_loop_up_to_the_time_that_each_may_take() -> None:
+    # A quarter of a sample's time for a step: four steps are just quick enough, and five samples take a batch's time.
+    cost = Cost(seconds=LOOP_SECONDS / 4, operations_once=0, operations_per_step=0)
+    assert [cost.room(steps) for steps in (1, 2, 4, 5)] == [20, 10, 5, 0]
+    assert Cost(0.0, 0, 0).room(1) > 1_000_000
+
+
+def test_a_window_runs_on_the_event_loop_up_to_the_time_and_the_operations_that_it_could_have() -> None:
     # Half of the operations at once and an eighth at each step: four steps, however fast they were measured.
-    wide = Cost(seconds=0.0, operations_once=OPERATIONS // 2, operations_per_step=OPERATIONS // 8)
-    assert wide.is_small(1, 4)
-    assert not wide.is_small(1, 5)
-    assert not wide.is_small(2, 1)
+    wide = Cost(seconds=0.0, operations_once=WINDOW_OPERATIONS // 2, operations_per_step=WINDOW_OPERATIONS // 8)
+    slow = Cost(seconds=LOOP_SECONDS / 4, operations_once=0, operations_per_step=0)
+    assert [[cost.may_run_windows(steps) for steps in (4, 5)] for cost in (wide, slow)] == [[True, False]] * 2
+
+
+def test_what_is_expected_follows_real_runs_up_and_down() -> None:
+    cost = Cost(seconds=9.0, operations_once=0, operations_per_step=0)
+    cost.took(6.0, samples=2, time_steps=3)  # a second each, of which an eighth counts
+    assert cost.seconds == 8.0
+    for _ in range(40):
+        cost.took(6.0, samples=2, time_steps=3)
+    assert cost.seconds == pytest.approx(1.0, rel=0.05)
+    cost.took(17.0, samples=1, time_steps=1)
+    assert cost.seconds == pytest.approx(3.0, rel=0.05)
 
 
 def test_operations_are_all_weights_and_neurons_and_those_of_a_constant_input_count_once() -> None:
