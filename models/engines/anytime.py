@@ -230,14 +230,16 @@ def run_anytime(
 def run_until(
     engine: Engine, inputs: Inputs, rule: Rule, record: Record = Record.NONE, stop: Stop | None = None
 ) -> RunResult:
-    """Run samples from rest in slices until each has ended by `rule`; see `run_anytime`.
+    """Run samples from rest until each has ended by `rule`; see `run_anytime`."""
+    if isinstance(rule, EndingRule) and not record:
+        return engine.answer(inputs, rule.ending, stop=stop)
+    return run_slices(engine, inputs, rule, record, stop)
 
-    An engine with a method `answer` asks an `EndingRule` by itself, in one run.
-    """
-    answer = getattr(engine, "answer", None)
-    if answer is not None and isinstance(rule, EndingRule) and not (record and rule.ending.by == base.NEVER):
-        ended: RunResult = answer(inputs, rule.ending, stop=stop)
-        return ended if not record else _recorded_up_to(ended, engine, inputs, record, stop)
+
+def run_slices(
+    engine: Engine, inputs: Inputs, rule: Rule, record: Record = Record.NONE, stop: Stop | None = None
+) -> RunResult:
+    """Run samples from rest in slices until each has ended by `rule`."""
     waiting = inputs
     places: NDArray[np.intp] = np.arange(inputs.batch)  # in the batch, of the samples that have not ended
     state: State | None = None
@@ -257,15 +259,6 @@ def run_until(
         taken = upto
     constant = constant_operations(engine.network, inputs.dense().steps) if inputs.constant and slices[1:] else None
     return joined_steps(slices, constant)
-
-
-def _recorded_up_to(ended: RunResult, engine: Engine, inputs: Inputs, record: Record, stop: Stop | None) -> RunResult:
-    """Run samples again that have ended, and return with their result what is recorded of the steps that they took."""
-    used = np.zeros(0, np.int64) if ended.steps_used is None else ended.steps_used
-    whole, _ = engine.run(inputs.between(0, int(used.max(initial=1))), record=record, stop=stop)
-    for recorded in (*whole.rasters.values(), *whole.membranes.values()):
-        recorded[np.arange(len(recorded))[:, np.newaxis] >= used] = 0
-    return replace(ended, rasters=whole.rasters, membranes=whole.membranes)
 
 
 class Slice(NamedTuple):

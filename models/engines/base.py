@@ -131,6 +131,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether a run ends once it has more operations than its `Stop` lets it have."""
+        ...
+
+    @property
     def network(self) -> Network:
         """The network that it runs."""
         ...
@@ -157,5 +162,23 @@ class Engine(Protocol):
         Raises InvalidInput for a state that does not fit the network and the inputs, and Stopped soon after `stop` is
         requested: engines check it between nodes, steps or parts of the batch. Events give the bits of the dense array
         that they stand for.
+        """
+        ...
+
+    def answer(self, inputs: Inputs, ending: Ending | None = None, *, stop: Stop | None = None) -> RunResult:
+        """Run every sample from rest, to its last step or until it is `ending`, and return no state.
+
+        It is what `run` returns, and may be quicker. Raises as `run` does.
+        """
+        ...
+
+    def run_windows(
+        self, inputs: Inputs, states: Sequence[State], windows: Sequence[int]
+    ) -> tuple[RunResult, Counts, list[State]]:
+        """Run so many samples one after the other from each of `states`, of one sample each: the windows of sessions.
+
+        It is what one `run` after the other returns; with it the output spikes of each window (windows, classes), and
+        the states after it. Those before it are used up if it returns, or fails for want of memory. Raises InvalidInput
+        as `run` does.
         """
         ...

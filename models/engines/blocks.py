@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
-from spikeserve.models.engines.anytime import Slice, joined_steps
-from spikeserve.models.engines.base import Record, RunResult, Stop
-from spikeserve.models.engines.state import State, check_state
+from spikeserve.models.engines.anytime import EndingRule, Slice, joined_steps, run_slices
+from spikeserve.models.engines.base import Counts, Ending, Record, RunResult, Stop, joined
+from spikeserve.models.engines.state import State, check_state, output_spikes
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import Network
 
@@ -24,7 +25,8 @@ BLOCK_BYTES = 2**24  # of the dense inputs that are there at once, unless one st
 class DenseEngine(ABC):
     """An engine of dense arrays, for `network`, whose calls may take so many `threads`."""
 
-    batches = True
+    name: str
+    batches, is_bounded = True, False
 
     def __init__(self, network: Network, threads: int = 1) -> None:
         self.network, self.threads = network, threads
@@ -59,3 +61,26 @@ class DenseEngine(ABC):
             slices.append(Slice(first, end, np.arange(inputs.batch), result))
         assert state is not None  # noqa: S101  (there is at least one step)
         return replace(joined_steps(slices), steps_used=None), state
+
+    def answer(self, inputs: Inputs, ending: Ending | None = None, *, stop: Stop | None = None) -> RunResult:
+        """Run every sample from rest, and return no state; see `Engine.answer`."""
+        if ending is None:
+            return self.run(inputs, stop=stop)[0]
+        return run_slices(self, inputs, EndingRule(self.spec, ending), stop=stop)
+
+    def run_windows(
+        self, inputs: Inputs, states: Sequence[State], windows: Sequence[int]
+    ) -> tuple[RunResult, Counts, list[State]]:
+        """Run the first windows of all states in one run, then the second ones, and so on; see `Engine.run_windows`."""
+        count, own, results, fired, places = np.array(windows), [*states], list[RunResult](), list[Counts](), []
+        for window in range(count.max()):
+            of = np.flatnonzero(count > window)
+            places.append((count.cumsum() - count)[of] + window)
+            before = State.joined([own[each] for each in of])
+            result, after = self.run(inputs[places[-1]], before)
+            results.append(result)
+            fired.append(result.spike_counts - output_spikes(before, self.spec))
+            for place, each in enumerate(of):
+                own[each] = after.copied(place, place + 1)
+        order = np.concatenate(places).argsort()
+        return joined(results)[order], np.concatenate(fired)[order], own

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spikeserve.models.coding.inputs import Samples
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.neurons import NeuronState, at_rest, program_of
-from spikeserve.models.spec import Readout
+from spikeserve.models.spec import Readout, Spec
 from spikeserve.models.spec.network import Network
 from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
 from spikeserve.models.spec.parameters import Shape, show
@@ -165,6 +165,12 @@ def neuron_arrays(node: Neuron, state: NeuronState) -> dict[str, Any]:
 def longest_delay(network: Network, node: Delay) -> int:
     """Return the longest delay, in steps, of any element of the node's input."""
     return max(node.shared) if node.shared else int(network.parameter(node, "delay").max())
+
+
+def output_spikes(state: State | None, spec: Spec) -> NDArray[np.int64] | int:
+    """Return the output spikes since rest, (batch, classes), or 0 where there are none."""
+    name = READOUT if spec.readout is Readout.SPIKE_COUNT else SPIKE_COUNTS
+    return 0 if state is None else state.arrays.get(name, 0)
 
 
 def steps_since_rest(state: State | None, batch: int, more: int = 0) -> Steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated
 
@@ -96,10 +96,8 @@ class LoadedModel:
     ) -> RunResult:
         """Run every sample from rest: all steps, or until it ends by a rule. Raises what the engine raises."""
         if rule is None:
-            # To an answer alone, an engine may have a shorter way.
-            answer: Callable[..., RunResult] | None = getattr(self.engine, "answer", None)
-            if record is Record.NONE and answer is not None:
-                return answer(inputs, stop=stop)
+            if record is Record.NONE:
+                return self.engine.answer(inputs, stop=stop)
             return self.engine.run(inputs, record=record, stop=stop)[0]
         return run_anytime(self.engine, inputs, rule, self.bundle.calibration, record, stop)
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from spikeserve.models.coding import DenseInputs
-from spikeserve.models.engines import State
+from spikeserve.models.engines import ENGINES, State, create
 from spikeserve.models.engines.event.call import Call
 from spikeserve.models.engines.event.carried import CarriedArrays
 from spikeserve.models.engines.event.engine import EventEngine
@@ -61,9 +61,12 @@ def test_a_state_keeps_no_other_part_of_its_run_in_memory() -> None:
 
 
 @pytest.mark.parametrize("network", [ALIKE[Coding.CURRENT], ALIKE[Coding.DIRECT], LIF])
-def test_windows_of_several_states_in_one_run_give_what_runs_one_after_the_other_do(network: Network) -> None:
+@pytest.mark.parametrize("name", ENGINES)
+def test_windows_of_several_states_in_one_run_give_what_runs_one_after_the_other_do(
+    name: str, network: Network
+) -> None:
     # Three sessions, one of them at rest, with 3, 1 and 2 windows of two steps each, and then one more of each.
-    engine, inputs = EventEngine(network), drawn(9, 2, network)
+    engine, inputs = create(name, network), drawn(9, 2, network)
     states = [State.rest(network, 1), *(engine.run(inputs[place : place + 1])[1] for place in (7, 8))]
     after = [each[np.zeros(1, np.intp)] for each in states]
     place = 0

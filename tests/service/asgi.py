@@ -17,6 +17,7 @@ from starlette.types import Message, Scope
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import Record, RunResult, State, Stop
 from spikeserve.models.engines.base import Engine
+from spikeserve.models.engines.blocks import DenseEngine
 from spikeserve.service.app import create_app
 from spikeserve.service.catalog.cost import Cost
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -112,7 +113,7 @@ async def started(root: Path, **settings: Any) -> AsyncIterator[Client]:
         yield client
 
 
-class Held:
+class Held(DenseEngine):
     """An engine that notes each run's samples and steps, and waits in each until it is let go on.
 
     `entered` counts the runs that have begun; `go_on` releases one run for each time. `stops` are those of the runs.
@@ -134,6 +135,9 @@ class Held:
         self.entered.release()
         assert self.go_on.acquire(timeout=60)
         return self.engine.run(inputs, state, record=record, stop=stop)
+
+    def run_dense(self, *_: Any) -> tuple[RunResult, State]:
+        raise NotImplementedError
 
     async def begun(self) -> None:
         """Wait until one more run has begun."""

@@ -64,7 +64,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: P
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no /dev/full here")
-    (tmp_path / "checkpoint.incoming").symlink_to(full)
+    (tmp_path / ".checkpoint.pt.incoming").symlink_to(full)
     with pytest.raises(OSError, match="No space left on device"):
         progress()[2].save(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "checkpoint.pt").exists()

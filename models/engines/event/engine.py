@@ -55,7 +55,7 @@ class EventEngine:
     """
 
     name = "event"
-    batches = False
+    batches, is_bounded = False, True
 
     def __init__(self, network: Network, threads: int = 1, cores: Cores | None = None) -> None:
         compile_kernels()
@@ -66,22 +66,14 @@ class EventEngine:
         self.in_place = not self.plan.rows["several"].any()  # whether a run from a state fails for want of memory alone
 
     def answer(self, inputs: Inputs, ending: Ending | None = None, *, stop: Stop | None = None) -> RunResult:
-        """Run every sample from rest, to its last step or until it is `ending`, and return no state.
-
-        It is what `run` returns, and quicker. Raises as `run` does.
-        """
+        """Run every sample from rest, and return no state; see `Engine.answer`."""
         self.plan.spec.check_steps(inputs.time_steps)
         return Call(self.plan, self.cores, inputs, ending=ending, stop=stop).run()
 
     def run_windows(
         self, inputs: Inputs, states: Sequence[State], windows: Sequence[int]
     ) -> tuple[RunResult, Counts, list[State]]:
-        """Run so many samples one after the other from each of `states`, of one sample each: the windows of sessions.
-
-        It is what one `run` after the other returns; with it the output spikes of each window (windows, classes), and
-        the states after it. Those before it are used up if it returns, or fails for want of memory. Raises InvalidInput
-        as `run` does.
-        """
+        """Run the windows of sessions in one call; see `Engine.run_windows`."""
         own = [self._own(each) for each in states]
         before: Any = State.joined(own)
         check_ages(before, len(windows))

@@ -63,7 +63,7 @@ def readers_of(model: LoadedModel) -> Readers:
 def _make(model: LoadedModel) -> Readers:
     """Make a model's readers; none where no request is small, or its engine compiles no kernels."""
     task = model.spec
-    if model.engine.name != "event" or task.coding is Coding.CURRENT:
+    if not model.engine.is_bounded or task.coding is Coding.CURRENT:
         return Readers()
     from spikeserve.service.inference.decoding.json_events import EventReader  # here, since Numba may not be installed
     from spikeserve.service.inference.decoding.rows import RowReader, compile_reader

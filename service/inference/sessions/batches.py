@@ -16,8 +16,7 @@ from pydantic_core import to_json
 from spikeserve.models.coding import Inputs, join_inputs
 from spikeserve.models.engines import RunResult, State
 from spikeserve.models.engines.readout import Counts
-from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
-from spikeserve.models.spec import Readout
+from spikeserve.models.engines.state import output_spikes
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 
@@ -66,8 +65,7 @@ class Batches:
         model, state = session.model, session.at.state
         if not self._is_small(model, session.windows.steps):
             result, _, after = await self.scheduler.run_window(model, session.inputs(windows)[0], state)
-            counted = READOUT if session.spec.readout is Readout.SPIKE_COUNT else SPIKE_COUNTS
-            fired = result.spike_counts - (0 if state is None else state.arrays.get(counted, 0))
+            fired = result.spike_counts - output_spikes(state, session.spec)
             return next(_results(result, fired, [after], [1]))
         answer = asyncio.get_running_loop().create_future()
         self.add(session, windows, state and state[np.zeros(1, np.intp)], answer)  # a copy, to go back to
@@ -87,7 +85,7 @@ class Batches:
             asyncio.get_running_loop().call_soon(self._run_all)
 
     def _is_small(self, model: LoadedModel, steps: int) -> bool:
-        return hasattr(model.engine, "run_windows") and model.cost.may_run_windows(steps)
+        return model.engine.is_bounded and model.cost.may_run_windows(steps)
 
     def _room(self, model: LoadedModel, steps: int) -> int:
         return self.scheduler.queue(model).policy.max_samples(model.cost, steps)
@@ -103,10 +101,9 @@ class Batches:
 
     def _run(self, model: LoadedModel, sessions: Sequence[Waiting]) -> None:
         """Run sessions in one call; if it fails, each alone."""
-        engine: Any = model.engine
         windows, began = [len(windows) for _, windows, *_ in sessions], perf_counter()
         try:
-            result, fired, after = engine.run_windows(_inputs(sessions), [each[2] for each in sessions], windows)
+            result, fired, after = model.engine.run_windows(_inputs(sessions), [each[2] for each in sessions], windows)
         except Exception as error:
             if len(sessions) == 1:
                 sessions[0][-1].set_exception(error)
