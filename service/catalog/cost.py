@@ -2,9 +2,8 @@
 
 To hand a request to another thread and back takes longer than most networks take to answer: 80 µs on an idle machine,
 and many times that when threads wait for the interpreter. What a run is expected to take is measured when the version
-loads, and from then on by real runs, so that what a busy machine made of it is soon forgotten. The inputs of a client
-may make a run longer than that: on the event loop it has at most BATCH_OPERATIONS, by `Stop`, and otherwise begins
-again on a thread.
+loads, and from then on by real runs, so that what a busy machine made of it is soon forgotten. Inputs may make a run
+longer than that: on the event loop it is stopped at `Cost.most_operations`, and begins again on a thread.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from spikeserve.models.spec.nodes import JoinBase
 
 LOOP_SECONDS = 1e-3  # the most that one sample is expected to take on the event loop
 ITERATION_SECONDS = 5e-3  # the most that a batch is expected to take there, and after which no other begins
-BATCH_OPERATIONS = 2**24  # of a batch there, some 1 to 3 ms
+MORE_OPERATIONS = 2**24  # that a batch may have there beside twice as many as are expected, in some 1 to 3 ms
 WINDOW_OPERATIONS = 2**23  # that a window could need if all neurons fired; its state is lost if it is stopped
 WEIGHT = 1 / 8  # of the newest run in what is expected
 RUNS = 5  # how often it is measured; the fastest counts, since other models may be loading at the same time
@@ -30,11 +29,12 @@ RUNS = 5  # how often it is measured; the fastest counts, since other models may
 
 @dataclass
 class Cost:
-    """The seconds that a step of a sample is expected to take, and a sample's operations if every neuron fires."""
+    """The seconds and operations that a step of a sample is expected to take, and those if every neuron fired."""
 
     seconds: float
     operations_once: float
     operations_per_step: float
+    operations: float = 0.0  # which are not known before the first run
 
     @classmethod
     def of(cls, spec: Spec, seconds: float) -> Self:
@@ -50,14 +50,19 @@ class Cost:
         one = max(self.expected(1, time_steps), 1e-9)
         return int(ITERATION_SECONDS / one) if one <= LOOP_SECONDS else 0
 
+    def most_operations(self, samples: int, time_steps: int) -> int:
+        """Return how many operations a run of that size may have on the event loop."""
+        return MORE_OPERATIONS + int(2 * samples * time_steps * self.operations)
+
     def may_run_windows(self, time_steps: int) -> bool:
         """Return whether a session's window of so many steps may run on the event loop."""
         operations = self.operations_once + time_steps * self.operations_per_step
         return operations <= WINDOW_OPERATIONS and self.expected(1, time_steps) <= LOOP_SECONDS
 
-    def took(self, seconds: float, samples: int, time_steps: int) -> None:
-        """Learn from a run of that size, on any thread."""
-        self.seconds += WEIGHT * (seconds / (samples * time_steps) - self.seconds)
+    def took(self, seconds: float, operations: float, steps: int) -> None:
+        """Learn from a run of so many steps of samples, on any thread."""
+        self.seconds += WEIGHT * (seconds / steps - self.seconds)
+        self.operations += (WEIGHT if self.operations else 1.0) * (operations / steps - self.operations)
 
 
 def seconds_per_step(engine: Engine, sample: DenseInputs) -> float:

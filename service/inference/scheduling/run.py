@@ -53,7 +53,8 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> RunOutcome:
         return RunOutcome(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
     ended = perf_counter()
     if terms == Terms(terms.model, RunOptions(terms.options.time_steps)):
-        terms.model.cost.took(thread_time() - began, batch.batch, terms.options.time_steps)
+        operations = int(result.synaptic_operations.sum())
+        terms.model.cost.took(thread_time() - began, operations, batch.batch * batch.time_steps)
     end = 0
     for shard in taken:
         shard.work.job.times.ran(started, ended)

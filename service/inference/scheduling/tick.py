@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 
 from spikeserve.models.engines import Stop
 from spikeserve.models.errors import InvalidInput, Stopped
-from spikeserve.service.catalog.cost import BATCH_OPERATIONS, ITERATION_SECONDS
+from spikeserve.service.catalog.cost import ITERATION_SECONDS
 from spikeserve.service.errors import ServiceError, queue_full
 from spikeserve.service.inference.decoding.compression import inflated
 from spikeserve.service.inference.decoding.pieces import Iteration
@@ -201,14 +201,15 @@ class Tick:
         inputs = group.reader.inputs(end, steps, options.seed)
         times.encode_ended = times.run_began = perf_counter()
         try:
-            result = model.run(inputs, options.stop, stop=Stop(BATCH_OPERATIONS))
+            result = model.run(inputs, options.stop, stop=Stop(model.cost.most_operations(end, steps)))
         except Stopped:  # the full way runs it on a thread, and learns what it takes
             for request, *_ in batch:
                 request.decline()
             return
         times.run_ended = perf_counter()
+        operations = result.synaptic_operations.tolist()
         if options.stop is None:
-            model.cost.took(thread_time() - began_thread, end, steps)
+            model.cost.took(thread_time() - began_thread, sum(operations), end * steps)
         results = Results(result, model.spec)
         contents = [write(results, own) for _, write, own in batch]
         for (request, *_), content in zip(batch, contents, strict=True):
@@ -219,7 +220,6 @@ class Tick:
                 lines = b"%s: %s\r\n%s" % (TIMING, took, lines)
             request.answer(content._replace(lines=lines) if lines else content)
         ended = perf_counter()
-        operations = result.synaptic_operations.tolist()
         used = None if result.steps_used is None else result.steps_used.tolist()
         answers = [
             BatchedAnswer(

@@ -30,7 +30,7 @@ from spikeserve.service.catalog.cost import ITERATION_SECONDS, Cost
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.rows import RowReader
 from spikeserve.service.inference.protocols.native.endpoint import NativeEndpoint
-from spikeserve.service.inference.scheduling import frames, tick
+from spikeserve.service.inference.scheduling import frames
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.tick import MAX_REQUESTS
 from spikeserve.service.process import connections as connections_of_http
@@ -313,7 +313,7 @@ def test_a_long_frame_does_not_stay_however_often_it_comes(machine: OneWay) -> N
 
 def test_a_batch_that_is_stopped_for_its_operations_runs_again_and_is_answered_alike(machine: OneWay) -> None:
     stopped = patch.object(Stop, "check", autospec=True, side_effect=Stop.check)
-    with patch.object(tick, "BATCH_OPERATIONS", 1), stopped as checked:
+    with patch.object(Cost, "most_operations", return_value=1), stopped as checked:
         assert machine.all([*CHEAP, CALL] * 3) == {200}
     assert checked.called
 

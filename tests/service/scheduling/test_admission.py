@@ -148,13 +148,17 @@ def test_a_window_runs_on_the_event_loop_up_to_the_time_and_the_operations_that_
 
 def test_what_is_expected_follows_real_runs_up_and_down() -> None:
     cost = Cost(seconds=9.0, operations_once=0, operations_per_step=0)
-    cost.took(6.0, samples=2, time_steps=3)  # a second each, of which an eighth counts
-    assert cost.seconds == 8.0
+    cost.took(6.0, operations=12, steps=6)  # a second each, of which an eighth counts, and two operations
+    assert (cost.seconds, cost.operations) == (8.0, 2.0)
     for _ in range(40):
-        cost.took(6.0, samples=2, time_steps=3)
-    assert cost.seconds == pytest.approx(1.0, rel=0.05)
-    cost.took(17.0, samples=1, time_steps=1)
-    assert cost.seconds == pytest.approx(3.0, rel=0.05)
+        cost.took(6.0, operations=60, steps=6)
+    assert (cost.seconds, cost.operations) == pytest.approx((1.0, 10.0), rel=0.05)
+    cost.took(17.0, operations=90, steps=1)
+    assert (cost.seconds, cost.operations) == pytest.approx((3.0, 20.0), rel=0.05)
+
+
+def test_a_batch_may_have_twice_the_operations_that_are_expected_and_some_more() -> None:
+    assert Cost(0.0, 0, 0, operations=7).most_operations(samples=5, time_steps=3) == 2**24 + 210
 
 
 def test_operations_are_all_weights_and_neurons_and_those_of_a_constant_input_count_once() -> None:
