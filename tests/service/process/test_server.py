@@ -218,9 +218,9 @@ from spikeserve.service.process.command_line import main
 
 class Endless:
     def __init__(self, engine):
-        self.engine, self.name, self.batches = engine, engine.name, engine.batches
+        self.engine, self.name, self.batches, self.is_bounded = engine, engine.name, engine.batches, engine.is_bounded
 
-    def run(self, *_, **__):
+    def answer(self, *_, **__):
         structlog.get_logger().info("run_begun")
         threading.Event().wait()
 
