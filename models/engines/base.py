@@ -175,10 +175,10 @@ class Engine(Protocol):
     def run_windows(
         self, inputs: Inputs, states: Sequence[State], windows: Sequence[int]
     ) -> tuple[RunResult, Counts, list[State]]:
-        """Run so many samples one after the other from each of `states`, of one sample each: the windows of sessions.
+        """Run windows of sessions: of `inputs` (all windows, …) the first windows[0] go on from states[0], and so on.
 
-        It is what one `run` after the other returns; with it the output spikes of each window (windows, classes), and
-        the states after it. Those before it are used up if it returns, or fails for want of memory. Raises InvalidInput
-        as `run` does.
+        Each state is of one sample. Return the result of all windows, the output spikes of each (windows, classes),
+        and the states after the last ones. The given states are used up, also where memory is short. Raises
+        InvalidInput as `run` does.
         """
         ...

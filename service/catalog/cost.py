@@ -46,7 +46,7 @@ class Cost:
         return samples * time_steps * self.seconds
 
     def room(self, time_steps: int) -> int:
-        """Return how many samples of so many steps may run at once on the event loop; 0 where one takes too long."""
+        """Return the most samples of `time_steps` that a batch on the event loop may have; 0 if one takes too long."""
         one = max(self.expected(1, time_steps), 1e-9)
         return int(ITERATION_SECONDS / one) if one <= LOOP_SECONDS else 0
 
@@ -55,12 +55,12 @@ class Cost:
         return MORE_OPERATIONS + int(2 * samples * time_steps * self.operations)
 
     def may_run_windows(self, time_steps: int) -> bool:
-        """Return whether a session's window of so many steps may run on the event loop."""
+        """Return whether the event loop may run a session's windows of `time_steps`."""
         operations = self.operations_once + time_steps * self.operations_per_step
         return operations <= WINDOW_OPERATIONS and self.expected(1, time_steps) <= LOOP_SECONDS
 
     def took(self, seconds: float, operations: float, steps: int) -> None:
-        """Learn from a run of so many steps of samples, on any thread."""
+        """Learn from a run on any thread; `steps` are those of all its samples together."""
         self.seconds += WEIGHT * (seconds / steps - self.seconds)
         self.operations += (WEIGHT if self.operations else 1.0) * (operations / steps - self.operations)
 

@@ -61,7 +61,7 @@ def readers_of(model: LoadedModel) -> Readers:
 
 
 def _make(model: LoadedModel) -> Readers:
-    """Make a model's readers; none where no request is small, or its engine compiles no kernels."""
+    """Make a model's readers; none where nothing runs on the event loop, or each step has currents of its own."""
     task = model.spec
     if not model.engine.is_bounded or task.coding is Coding.CURRENT:
         return Readers()
