@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
-from spikeserve.models.engines import RunResult, State
+from spikeserve.models.engines import State
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.plugins.grpc.contents import from_contents, to_contents
 from spikeserve.plugins.grpc.messages import ModelInferResponse
 from spikeserve.plugins.grpc.wire import CONTENTS, SplitRequest, delimited, head
-from spikeserve.service.inference.protocols.v2.codec import TensorCodec, output_arrays
+from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, validated
+from spikeserve.service.inference.protocols.v2.render import TensorRenderer
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor
 from spikeserve.service.inference.protocols.v2.tensors import Array, Datatype, from_bytes, to_bytes
+from spikeserve.service.inference.scheduling.answer import Content, Results
+from spikeserve.service.inference.sessions.blob import Blobs
 
 OUTPUTS = ModelInferResponse.OUTPUTS_FIELD_NUMBER
 RAW = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
@@ -29,45 +33,57 @@ IGNORED = frozenset({"binary_data", "binary_data_output", "binary_data_size", "t
 
 
 @dataclass(frozen=True)
-class MessageContent:
-    """An answer's message, and the query that it answers."""
+class MessageRenderer(TensorRenderer):
+    """Renders answers as messages, with the values `raw` or in typed fields."""
 
-    message: bytes
-    query: InferQuery
+    raw: bool
+
+    def __call__(self, results: Results, own: slice, after: State | None = None) -> Content:
+        """Render an answer's message, with the state `after` it where that was asked."""
+        (head, tensors), values = self._template, list[bytes]()
+        described = [head]
+        if (state := self.state_text(after)) is not None:
+            told = ModelInferResponse()
+            told.parameters["sequence_state"].string_param = state
+            described.append(bytes(told.SerializeToString()))
+        for requested, tensor in zip(self.outputs, tensors, strict=True):
+            array = self.array(requested, results, own)
+            if self.raw:
+                described.append(delimited(OUTPUTS, tensor))
+                values += _long(RAW, to_bytes(array, requested.datatype))
+            else:
+                described += _long(OUTPUTS, [tensor, *_long(CONTENTS, to_contents(array, requested.datatype))])
+        # Messages are merged by joining their bytes: so no long field is copied more than once.
+        return Content(b"".join([*described, *values]))
+
+    @cached_property
+    def _template(self) -> tuple[bytes, list[bytes]]:
+        """The message without its outputs, and each output without its values."""
+        first = ModelInferResponse(model_name=self.model.name, model_version=str(self.model.version), id=self.id or "")
+        tensors = [
+            ModelInferResponse.InferOutputTensor(
+                name=each.output.name, datatype=each.datatype, shape=each.shape(self.samples, self.model.spec)
+            )
+            for each in self.outputs
+        ]
+        return bytes(first.SerializeToString()), [bytes(each.SerializeToString()) for each in tensors]
 
 
 @dataclass(frozen=True)
-class MessageCodec(TensorCodec):
-    """Decodes and answers one request, which has been parted already."""
+class MessageCodec:
+    """Decodes one request for `model`, which has been parted already; `blobs` reads the state of a sequence."""
 
+    model: LoadedModel
+    blobs: Blobs
     parted: SplitRequest
 
     def decode(self, _: bytes) -> InferQuery:
         """Decode the message. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge."""
         request = validated(self._fields(), InferRequest)
-        return query_of(request, self._values, self.model, self.blobs)
+        renderer = partial(MessageRenderer, raw=bool(self.parted.raw))
+        return query_of(request, self._values, self.model, self.blobs, renderer)
 
     decode_small = decode
-
-    def render(self, query: InferQuery, result: RunResult, after: State | None) -> MessageContent:
-        """Render the answer's message, with the state `after` it where that was asked."""
-        first = ModelInferResponse(model_name=self.model.name, model_version=str(self.model.version), id=query.id or "")
-        state = self.state_text(query, after)
-        if state is not None:
-            first.parameters["sequence_state"].string_param = state
-        described, values = [bytes(first.SerializeToString())], []
-        for requested, datatype, array in output_arrays(query, result, self.model):
-            tensor = ModelInferResponse.InferOutputTensor(
-                name=requested.output.name, datatype=datatype, shape=array.shape
-            ).SerializeToString()
-            if self.parted.raw:
-                described.append(delimited(OUTPUTS, tensor))
-                values += _long(RAW, to_bytes(array, datatype))
-            else:
-                contents = _long(CONTENTS, to_contents(array, datatype))
-                described += _long(OUTPUTS, [tensor, *contents])
-        # Messages are merged by joining their bytes: so no long field is copied more than once.
-        return MessageContent(b"".join([*described, *values]), query)
 
     def _fields(self) -> dict[str, Any]:
         """Return the message's fields as JSON has them."""

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from spikeserve.models.version import VERSION
 from spikeserve.plugins.grpc import messages
 from spikeserve.plugins.grpc.call import Call, Message
-from spikeserve.plugins.grpc.codec import MessageCodec, MessageContent, plain
+from spikeserve.plugins.grpc.codec import MessageCodec, plain
 from spikeserve.plugins.grpc.health import HealthCheckRequest, HealthCheckResponse
 from spikeserve.plugins.grpc.wire import SplitRequest
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -104,7 +104,7 @@ async def repository_unload(call: Call) -> bytes:
     return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()
 
 
-async def answer_message(call: Call, message: Message, parted: SplitRequest, record: RequestRecord) -> MessageContent:
+async def answer_message(call: Call, message: Message, parted: SplitRequest, record: RequestRecord) -> bytes:
     """Return the answer to one infer request that was accepted; raises what the pipeline raises."""
     services, asked = call.services, parted.message
     model = services.catalog.find(asked.model_name, asked.model_version or None)
@@ -116,7 +116,7 @@ async def answer_message(call: Call, message: Message, parted: SplitRequest, rec
             queues = services.metrics.queues
             (queues.expired if call.is_late else queues.abandoned).of(model.name).inc()
         raise
-    return answer.content
+    return answer.content.body
 
 
 def _passes(check: Callable[[], object]) -> bool:

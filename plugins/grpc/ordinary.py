@@ -15,18 +15,16 @@ from http import HTTPStatus
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.plugins.grpc.call import Call
-from spikeserve.plugins.grpc.codec import RAW, MessageContent
-from spikeserve.plugins.grpc.contents import FIELDS
-from spikeserve.plugins.grpc.messages import ModelInferResponse
+from spikeserve.plugins.grpc.codec import MessageCodec
 from spikeserve.plugins.grpc.methods import SERVICE, answer_message
-from spikeserve.plugins.grpc.wire import SplitRequest, delimited, part
+from spikeserve.plugins.grpc.wire import SplitRequest, part
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import ServiceError
 from spikeserve.service.inference.decoding.readers import readers_of
-from spikeserve.service.inference.protocols.v2.decode import InferQuery
 from spikeserve.service.inference.protocols.v2.endpoint import frame_of
-from spikeserve.service.inference.protocols.v2.tensors import Datatype, to_bytes
+from spikeserve.service.inference.protocols.v2.tensors import Datatype
 from spikeserve.service.inference.scheduling import frames
+from spikeserve.service.inference.scheduling.answer import Content
 from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.scheduling.tick import Tick
@@ -67,7 +65,7 @@ class OrdinaryCall:
         self.started = call.began
         self.answered: Future[bytes | None] = asyncio.get_running_loop().create_future()
 
-    def answer(self, content: frames.Content) -> None:
+    def answer(self, content: Content) -> None:
         """Send the answer."""
         if not self.answered.done():
             self.answered.set_result(content.body)
@@ -117,8 +115,8 @@ class Infer:
         parted = part(body)
         answer = await answer_message(call, message, parted, call.record)
         if self.tick is not None and changes == self.catalog.changes and len(body) <= SMALL_BODY:
-            self._learn(body, parted, answer)
-        return answer.message
+            self._learn(body, parted)
+        return answer
 
     def _gather(self, tick: Tick, ordinary: OrdinaryCall) -> None:
         """Answer a call once `expected` wait, or none has come for GATHER_SECONDS.
@@ -162,47 +160,20 @@ class Infer:
         self.endpoints = frames.RepeatCache()
         self.places.clear()
 
-    def _learn(self, body: bytes, parted: SplitRequest, answer: MessageContent) -> None:
+    def _learn(self, body: bytes, parted: SplitRequest) -> None:
         """Keep the frame of a message that was answered just now, if it is plain and came twice."""
-        asked, query = parted.message, answer.query
+        asked = parted.message
         model = self.catalog.find(asked.model_name, asked.model_version or None)
         reader = readers_of(model).rows
         if reader is None or len(parted.places) != 1 or asked.inputs[0].datatype != Datatype.FP32:
             return
         ((start, stop),) = parted.places
-        key, frame = (body[:start], body[stop:]), frame_of(query, model, reader, writer(query, model, parted.raw))
-        places = self.places.get(len(body), {})
-        if frame is None or len(body) + start - stop > frames.MAX_FRAME_BYTES or len(places) == MAX_PLACES:
+        key, places = (body[:start], body[stop:]), self.places.get(len(body), {})
+        if len(body) + start - stop > frames.MAX_FRAME_BYTES or len(places) == MAX_PLACES:
             return
         if len(self.endpoints.values) == frames.MAX_KNOWN:
             self._forget()
-        if self.endpoints.came(key):
+        query = MessageCodec(model, self.services.blobs, parted).decode(body) if self.endpoints.came(key) else None
+        if query is not None and (frame := frame_of(query, model, reader)) is not None:
             self.endpoints.learn(key, KnownEndpoint(model, frame, frames.Span(start, stop, 0)))
             self.places.setdefault(len(body), {})[start, stop] = None
-
-
-def writer(query: InferQuery, model: LoadedModel, raw: object) -> frames.Write:
-    """Make the function that writes an answer, as bytes where those of the request are `raw`."""
-    outputs = [requested.output for requested in query.outputs]
-    response, samples = ModelInferResponse(), len(query.samples)
-    response.model_name, response.model_version, response.id = model.name, str(model.version), query.id or ""
-    tensors = [
-        response.outputs.add(name=each.name, datatype=each.datatype, shape=[samples, each.width(model.spec)])
-        for each in outputs
-    ]
-    head = bytes(response.SerializeToString())
-
-    def write_raw(results: frames.Results, own: slice) -> frames.Content:
-        blobs = [b"".join(to_bytes(results.once(output.of)[own], output.datatype)) for output in outputs]
-        return frames.Content(head + b"".join([delimited(RAW, blob) for blob in blobs]))
-
-    def write(results: frames.Results, own: slice) -> frames.Content:
-        for output, tensor in zip(outputs, tensors, strict=True):
-            values = results.once(output.of)[own].ravel().tolist()
-            texts = output.datatype is Datatype.BYTES
-            getattr(tensor.contents, FIELDS[output.datatype])[:] = (
-                [each.encode() for each in values] if texts else values
-            )
-        return frames.Content(bytes(response.SerializeToString()))
-
-    return write_raw if raw else write

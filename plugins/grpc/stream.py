@@ -142,7 +142,7 @@ class Stream:
             if before is not None:
                 await asyncio.wait([before])
             answer = await answer_message(self.call, message, parted, record)
-            await self._write(delimited(RESPONSE, answer.message))
+            await self._write(delimited(RESPONSE, answer))
         except SpikeserveError as error:
             status = status_of(error)
             await self._refuse(error, ModelInferResponse(id=asked.id, model_name=asked.model_name))

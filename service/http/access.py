@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from starlette.datastructures import Headers as RequestHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -23,7 +24,7 @@ from starlette.types import Scope
 
 from spikeserve.service.errors import shown
 from spikeserve.service.http import docs, page
-from spikeserve.service.http.answers import Headers, error_response
+from spikeserve.service.http.answers import error_response
 from spikeserve.service.inference.decoding.validation import TOO_MANY, has_too_many
 from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.keys import AUTHORIZATION, KeyRing, bearer_key
@@ -36,6 +37,8 @@ METRICS = "/metrics"
 # For an orchestrator's probes; these tell only whether the process is up and ready.
 PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 CONTROL = ("/v2/repository",)  # these paths, and all below them, load and unload models
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 SUBPROTOCOL = "spikeserve"  # of WebSockets; a browser offers it together with the one that holds its key
 KEY_SUBPROTOCOL = "spikeserve.key."

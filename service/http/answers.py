@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TypeAlias
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -14,23 +13,19 @@ from starlette.types import Receive, Scope, Send
 
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.errors import ServiceError, shown
-from spikeserve.service.inference.decoding.pieces import Pieces
-
-Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
-
-JSON_HEADERS: Headers = ((b"content-type", b"application/json"),)
+from spikeserve.service.inference.scheduling.answer import Content
 
 
 class PiecesResponse(Response):
     """Sends each piece once the client has read most of those before, so that the connection buffers one at a time.
 
-    The names of `headers` are in lower case. Starlette's own response would encode them again for every answer.
+    Starlette's own response would encode the headers again for every answer.
     """
 
-    def __init__(self, pieces: Pieces, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        length = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
-        self.raw_headers = [*headers, (b"content-length", b"%d" % length)]
-        self.pieces = pieces
+    def __init__(self, content: Content) -> None:
+        self.pieces = [content.body, *content.more]
+        lines = [*content.headers.splitlines(), b"content-length: %d" % sum(map(len, self.pieces))]
+        self.raw_headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
         self.background = None  # FastAPI looks for it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002

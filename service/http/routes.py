@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import HTTPConnection
 
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.http.answers import JSON_HEADERS, PiecesResponse
+from spikeserve.service.http.answers import PiecesResponse
 from spikeserve.service.http.describe import described, examples
 from spikeserve.service.http.openapi import REFERENCE
 from spikeserve.service.http.page import FILES, page, page_file
@@ -108,7 +108,7 @@ async def predict(request: Request) -> Response:
     kind, unpack = media_type(exchange.headers, *PREDICT_TYPES), unpacking(exchange.headers, exchange.body)
     codec = NativeCodec(model, unpack, kind, request.scope["query_string"])
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
-    return PiecesResponse(answer.content, JSON_HEADERS)
+    return PiecesResponse(answer.content)
 
 
 @router.get(

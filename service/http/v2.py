@@ -111,7 +111,7 @@ async def infer(request: Request) -> Response:
     codec = InferCodec(model, services.blobs, exchange.headers, unpacking(exchange.headers, exchange.body))
     of_sender = exchange.record, sender_of(request.scope)
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, *of_sender)
-    return PiecesResponse(answer.content.pieces, answer.content.headers)
+    return PiecesResponse(answer.content)
 
 
 @router.post(

@@ -37,7 +37,8 @@ from spikeserve.service.errors import Overloaded, ServiceError, shown
 from spikeserve.service.http.answers import error_body
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
-from spikeserve.service.inference.scheduling.frames import JSON_LINE, Content, Endpoint
+from spikeserve.service.inference.scheduling.answer import JSON_LINE, Content
+from spikeserve.service.inference.scheduling.frames import Endpoint
 from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.cycle import CLOSE, CONTINUE, SCOPE, Cycle

@@ -8,26 +8,24 @@ body, and from then on the kernel alone reads the numbers. What asks for more th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 
 from spikeserve.models.coding import Inputs, encode
-from spikeserve.models.engines import RunResult
-from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.decoding.readers import FLOAT32, Reader
+from spikeserve.service.inference.scheduling.answer import Renderer
 from spikeserve.service.inference.scheduling.query import RunOptions
 from spikeserve.service.telemetry.access import line_template
 
-JSON_LINE = b"content-type: application/json\r\n"
 MAX_KNOWN = 1024  # frames of all endpoints, and as many heads; when there are more, all are forgotten
 MAX_BRACKETS = 5  # in a row at the beginning of samples: their own, and one for each axis of the largest input
 DRAWN = frozenset({Coding.RATE, Coding.LATENCY})  # codings that make each step of the values
@@ -38,7 +36,6 @@ MAX_FRAME_BYTES = 1024  # of one that is known; a longer one is parsed each time
 
 K = TypeVar("K")
 V = TypeVar("V")
-T = TypeVar("T")
 
 
 class RepeatCache(Generic[K, V]):
@@ -74,14 +71,6 @@ class Span(NamedTuple):
     brackets: int
 
 
-class Content(NamedTuple):
-    """An answer, and over HTTP the lines of its headers: those that say what it is, and `lines` of others."""
-
-    body: bytes
-    headers: bytes = JSON_LINE
-    lines: bytes = b""
-
-
 class Extras(NamedTuple):
     """Options in a request's headers: header lines for its answer, whether it has timings, whether the body is gzip.
 
@@ -92,25 +81,6 @@ class Extras(NamedTuple):
     timing: bool = False
     packed: bool = False
     json_bytes: int = 0
-
-
-@dataclass
-class Results:
-    """The result of a batch, and what was computed of it for all its answers at once."""
-
-    result: RunResult
-    spec: Spec
-    computed: dict[Callable[[RunResult, Spec], Any], Any] = field(default_factory=dict)
-
-    def once(self, function: Callable[[RunResult, Spec], T]) -> T:
-        """Call a function with the result, unless an answer before has."""
-        value: T | None = self.computed.get(function)
-        if value is None:
-            value = self.computed[function] = function(self.result, self.spec)
-        return value
-
-
-Write: TypeAlias = Callable[[Results, slice], Content]  # writes the answer for these samples of a batch
 
 
 class Group(NamedTuple):
@@ -137,14 +107,14 @@ class Group(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """How to read and answer a body: the group that it runs with, its number of samples, and the answer's writer.
+    """How to read and answer a body: the group that it runs with, its number of samples, and its answer's renderer.
 
     `dtype` is the type of binary numbers.
     """
 
     group: Group
     counts: range
-    write: Write
+    render: Renderer
     dtype: np.dtype[Any] = FLOAT32
 
     def reads(self, body: bytes, span: Span, samples: FloatArray | Inputs) -> bool:

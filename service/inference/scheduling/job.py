@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -20,14 +20,14 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
-from spikeserve.service.inference.scheduling.query import NOBODY, RECORDED, Codec, Query, Renderer, RunOptions, Sender
+from spikeserve.service.inference.scheduling.answer import Content, Renderer, Results
+from spikeserve.service.inference.scheduling.query import NOBODY, RECORDED, Codec, Query, RunOptions, Sender
 from spikeserve.service.telemetry.record import AnswerRecord, Times
 
-Content = TypeVar("Content")
 T = TypeVar("T")
 
 
-class Answer(NamedTuple, Generic[Content]):
+class Answer(NamedTuple):
     """An answer's content, with its times and counts for the log, the metrics and the trace.
 
     `after` is the state after it, of a request of a sequence.
@@ -95,22 +95,22 @@ class Terms(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class RawJob(Generic[Content]):
+class RawJob:
     """A job whose body waits to be decoded; `reserve` reserves bytes of the memory budget until the request ends."""
 
     job: Job
-    codec: Codec[Any, Content]
+    codec: Codec
     body: bytes
     reserve: Callable[[int], None]
 
-    def decode(self) -> Work[Content]:
+    def decode(self) -> Work:
         """Decode the body and reserve the answer's bytes; raises what the codec raises, and Overloaded."""
         began = perf_counter()
-        return Work.of(self.job, self.codec, self.codec.decode(self.body), began, self.reserve)
+        return Work.of(self.job, self.codec.decode(self.body), began, self.reserve)
 
 
 @dataclass(eq=False)
-class Work(Generic[Content]):
+class Work:
     """A decoded job, which waits for a run, or for several where it has more samples than one holds.
 
     One of a session or a sequence goes on from `state`, where None is rest.
@@ -118,21 +118,18 @@ class Work(Generic[Content]):
 
     job: Job
     terms: Terms
-    codec: Renderer[Any, Content]
     query: Query
     state: State | None = None
     started: int = field(default=0, init=False)  # how many of its samples are in runs that have started
     results: dict[int, Part] = field(default_factory=dict, init=False)  # by the index of each one's first sample
 
     @classmethod
-    def of(
-        cls, job: Job, codec: Renderer[Any, Content], query: Query, began: float, reserve: Callable[[int], None]
-    ) -> Work[Content]:
+    def of(cls, job: Job, query: Query, began: float, reserve: Callable[[int], None]) -> Work:
         """Make it of a job's query, whose decoding `began` then; `reserve` the bytes of its answer, unless few."""
         job.times.decode_seconds = perf_counter() - began
         if query.answer_bytes > SHORT_BYTES:
             reserve(query.answer_bytes)
-        return cls(job, Terms(job.model, query.options._replace(seed=0), query.sequence is not None), codec, query)
+        return cls(job, Terms(job.model, query.options._replace(seed=0), query.sequence is not None), query)
 
     @property
     def samples(self) -> int:
@@ -165,42 +162,44 @@ class Work(Generic[Content]):
             times.encode_began, times.encode_ended = began, perf_counter()
         return own
 
-    def outcome(self, shard: Shard, result: RunResult, after: State | None) -> Answer[Content] | Part:
-        """Render the answer, unless it is long or other runs have parts of it: that is done elsewhere."""
-        if shard.stop - shard.start < self.samples or self.query.answer_bytes > SHORT_BYTES:
-            return Part(result, after)
-        return self.render(result, after)
+    def outcome(self, results: Results, own: slice, after: State | None) -> Answer | Part:
+        """Render the answer for the samples `own` of a run, unless it is long or other runs have parts of it."""
+        samples = own.stop - own.start
+        short = self.query.render is not None and self.query.answer_bytes <= SHORT_BYTES
+        if short and samples == self.samples:
+            return self.answer(results, own, after)
+        return Part(results.result if samples == len(results.result.readout) else results.result[own], after)
 
-    def add(self, start: int, ran: Part) -> Callable[[], Answer[Content]] | None:
+    def add(self, start: int, ran: Part) -> Callable[[], Answer] | None:
         """Add the result of the samples from `start` on; the last one to come returns the function that renders all."""
         self.results[start] = ran
         if sum(len(each.result.readout) for each in self.results.values()) < self.samples:
             return None
         results = [each.result for _, each in sorted(self.results.items())]
         self.results = {}
-        return lambda: self.render(joined(results), ran.after)
+        return lambda: self.answer(Results(joined(results), self.terms.model.spec), slice(0, self.samples), ran.after)
 
-    def render(self, result: RunResult, after: State | None) -> Answer[Content]:
+    def answer(self, results: Results, own: slice, after: State | None) -> Answer:
         """Render the answer, and record its times and counts. Raises InvalidInput for a raster that is too long."""
-        operations, samples, used = result.synaptic_operations, self.samples, result.steps_used
-        time_steps = self.query.options.time_steps
-        # Most batches hold one sample, and NumPy's sum takes six times as long as taking the first element.
-        total = operator.itemgetter(0) if samples == 1 else np.sum
+        result, samples, time_steps = results.result, self.samples, self.query.options.time_steps
+        # Most answers are for one sample, and NumPy's sum takes six times as long as taking that element.
+        total = operator.itemgetter(own.start) if samples == 1 else lambda counts: np.sum(counts[own])
         record = AnswerRecord(
             samples=samples,
             time_steps=time_steps,
-            steps=samples * time_steps if used is None else int(used.sum()),
+            steps=samples * time_steps if result.steps_used is None else int(total(result.steps_used)),
             spikes_per_layer={name: int(total(spikes)) for name, spikes in result.spikes_per_node.items()},
-            synaptic_operations=int(total(operations)),
+            synaptic_operations=int(total(result.synaptic_operations)),
             times=self.job.times,
         )
-        return Answer(self.codec.render(self.query, result, after), record, after)
+        render = cast("Renderer", self.query.render)
+        return Answer(render(results, own, after), record, after)
 
 
 class Shard(NamedTuple):
     """The samples of a job from `start` to `stop`: all of them, unless that is split."""
 
-    work: Work[Any]
+    work: Work
     start: int
     stop: int
 
@@ -210,11 +209,3 @@ class Part(NamedTuple):
 
     result: RunResult
     after: State | None
-
-
-class ResultCodec:
-    """Answers the windows of sessions with the result of their run itself."""
-
-    def render(self, _: Query, result: RunResult, __: State | None) -> RunResult:
-        """Return the result."""
-        return result

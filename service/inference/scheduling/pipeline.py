@@ -10,15 +10,14 @@ import asyncio
 from collections.abc import Mapping
 from time import perf_counter
 from traceback import clear_frames
-from typing import Any
 
 from starlette.requests import ClientDisconnect
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import DeadlineExceeded, MalformedHeader, shown
 from spikeserve.service.inference.decoding.body import RequestBody
-from spikeserve.service.inference.scheduling.job import Answer, Content, Job, RawJob, Work
-from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, Q, Sender
+from spikeserve.service.inference.scheduling.job import Answer, Job, RawJob, Work
+from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, Sender
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import RequestRecord, Times
@@ -38,12 +37,12 @@ class Pipeline:
     async def answer(
         self,
         model: LoadedModel,
-        codec: Codec[Q, Content],
+        codec: Codec,
         headers: Mapping[bytes, bytes],
         body: RequestBody,
         record: RequestRecord,
         sender: Sender = NOBODY,
-    ) -> Answer[Content]:
+    ) -> Answer:
         """Return the answer of `model` to a request, and update `record` and the metrics; sequences need its `sender`.
 
         Raises MalformedHeader, MalformedBody, InvalidInput, TooLarge, Overloaded, BodyTooSlow, DeadlineExceeded,
@@ -68,8 +67,8 @@ class Pipeline:
         return answer
 
     async def _answer(
-        self, model: LoadedModel, codec: Codec[Q, Content], body: RequestBody, deadline: float, sender: Sender
-    ) -> Answer[Content]:
+        self, model: LoadedModel, codec: Codec, body: RequestBody, deadline: float, sender: Sender
+    ) -> Answer:
         if not 0 <= body.length <= SMALL_BODY:
             self.scheduler.require_room(model)  # a long body is read only if the queue has room
         content = await body.read(deadline)
@@ -78,9 +77,9 @@ class Pipeline:
             raise _late(model)
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
         job = Job.begin(model, times, sender)
-        stage: RawJob[Content] | Work[Content] = RawJob(job, codec, content, body.reserve)
+        stage: RawJob | Work = RawJob(job, codec, content, body.reserve)
         if query is not None:
-            stage = Work.of(job, codec, query, times.arrived, body.reserve)
+            stage = Work.of(job, query, times.arrived, body.reserve)
         with self.scheduler.admitted(stage):
             return await self._wait(job, deadline, body)
 
@@ -98,13 +97,13 @@ class Pipeline:
                 milliseconds = min(milliseconds, int(value))
         return asyncio.get_running_loop().time() + milliseconds / 1000
 
-    async def _wait(self, job: Job, deadline: float, body: RequestBody) -> Answer[Any]:
+    async def _wait(self, job: Job, deadline: float, body: RequestBody) -> Answer:
         """Wait for the answer until the deadline, or until the client disconnects."""
         leaving = asyncio.get_running_loop().create_task(body.wait_for_disconnect())
         leaving.add_done_callback(lambda _: job.fail(ClientDisconnect()))
         job.expire_at(deadline)
         try:
-            answer: Answer[Any] = await job.answer
+            answer: Answer = await job.answer
         except DeadlineExceeded as error:
             raise _late(job.model) from error
         finally:

@@ -1,20 +1,21 @@
-"""A query: a decoded request, the same for both protocols, with its sender, and the codec that makes and answers it."""
+"""A query: a decoded request, the same for both protocols, with its sender, and the codec that decodes it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from pydantic import Field
 
 from spikeserve.models.coding import MAX_SEED, Inputs
-from spikeserve.models.engines import Record, RunResult, State
+from spikeserve.models.engines import Record, State
 from spikeserve.models.engines.anytime import StopRule
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.errors import shown
 from spikeserve.service.inference.decoding.validation import Strict
+from spikeserve.service.inference.scheduling.answer import Renderer
 
 
 class Sender(NamedTuple):
@@ -73,46 +74,32 @@ class Query:
     """A decoded request.
 
     `samples`: raw values, not yet encoded, (batch, *shape), or (batch, time_steps, *shape) for `spikes` and `current`
-    coding; or inputs already, where they were sent as events.
+    coding; or inputs already, where they were sent as events. Without a `render`, the result of the run is the answer.
     """
 
     samples: FloatArray | Inputs
     options: RunOptions
     answer_bytes: int  # the most that the answer can take, before it is compressed; at most what the settings allow
+    render: Renderer | None = None
     timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
     sequence: InSequence | None = None
 
-
-Content_co = TypeVar("Content_co", covariant=True)
-Q = TypeVar("Q", bound=Query)
-Q_contra = TypeVar("Q_contra", bound=Query, contravariant=True)
 
 SMALL_BODY = 2**14  # bytes; decoding a longer body takes longer than handing it to another thread
 FEW_VALUES = 2**18  # values of all samples; making more takes longer than handing the request to another thread
 
 
-class Renderer(Protocol[Q_contra, Content_co]):
-    """Renders answers, on any thread."""
+class Codec(Protocol):
+    """Decodes one request for one model. Its methods may run on any thread and keep no state."""
 
-    def render(self, query: Q_contra, result: RunResult, after: State | None) -> Content_co:
-        """Render the answer's content: at once where it takes at most SHORT_BYTES, else in pieces.
-
-        `after` is the state after the last step of a request of a sequence.
-        """
-        ...
-
-
-class Codec(Renderer[Q, Content_co], Protocol[Q, Content_co]):
-    """Decodes and answers one request for one model. Its methods may run on any thread and keep no state."""
-
-    def decode_small(self, body: bytes) -> Q | None:
+    def decode_small(self, body: bytes) -> Query | None:
         """Decode a body of at most SMALL_BODY bytes on the event loop; return None where that could take long.
 
         A few events may stand for a large raster, and a compressed body may be long. Raises as `decode` does.
         """
         ...
 
-    def decode(self, body: bytes) -> Q:
+    def decode(self, body: bytes) -> Query:
         """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge."""
         ...
 

@@ -6,7 +6,6 @@ from asyncio import TimerHandle
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain
-from typing import Any
 
 from spikeserve.models.engines import Stop
 from spikeserve.service.catalog.cost import Cost
@@ -40,7 +39,7 @@ class Queue:
         self.policy = policy
         self.cost = cost
         self.limit = limit
-        self.waiting: tuple[dict[Work[Any], float], ...] = ({}, {})  # in order, and since when
+        self.waiting: tuple[dict[Work, float], ...] = ({}, {})  # in order, and since when
         self.unstarted: set[Job] = set()  # the admitted jobs on which no work has started; `limit` bounds these
         self.running: set[Run] = set()  # the runs in progress
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
@@ -55,18 +54,18 @@ class Queue:
         most = self.policy.max_samples(self.cost, terms.options.time_steps)
         return min(most, self.policy.max_states(terms.model.state_bytes)) if terms.keeps_state else most
 
-    def price(self, work: Work[Any]) -> Price:
+    def price(self, work: Work) -> Price:
         """Return the class of some work."""
         short = work.samples <= self.max_samples(work.terms) and work.query.answer_bytes <= SHORT_BYTES
         return Price.SHORT if short else Price.LONG
 
-    def add(self, work: Work[Any], since: float) -> Price:
+    def add(self, work: Work, since: float) -> Price:
         """Append work that has waited since `since`; return its class."""
         price = self.price(work)
         self.waiting[price][work] = since
         return price
 
-    def drop(self, work: Work[Any]) -> None:
+    def drop(self, work: Work) -> None:
         """Remove work, wherever it waits."""
         for waiting in self.waiting:
             waiting.pop(work, None)
@@ -103,7 +102,7 @@ class Queue:
                 self.add(work, now)  # at the end, so that a long request does not starve the others
         return Run(shards)
 
-    def _batch(self, first: Work[Any]) -> tuple[list[Shard], bool]:
+    def _batch(self, first: Work) -> tuple[list[Shard], bool]:
         """Return the shards of a run that begins with `first`, and whether the run is full."""
         limit = self.max_samples(first.terms)
         shards = [first.shard(limit)]

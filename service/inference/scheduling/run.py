@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter, thread_time
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from spikeserve.models.coding import Inputs, join_inputs
 from spikeserve.models.engines import State, Stop
 from spikeserve.models.errors import InvalidInput, SpikeserveError
+from spikeserve.service.inference.scheduling.answer import Results
 from spikeserve.service.inference.scheduling.job import Answer, Part, Shard, Terms
 from spikeserve.service.inference.scheduling.query import RunOptions
 
-Outcome: TypeAlias = Answer[Any] | Part | Exception
+Outcome: TypeAlias = Answer | Part | Exception
 
 
 class RunOutcome(NamedTuple):
@@ -55,14 +56,13 @@ def compute(shards: Sequence[Shard], stop: Stop | None = None) -> RunOutcome:
     if terms == Terms(terms.model, RunOptions(terms.options.time_steps)):
         operations = int(result.synaptic_operations.sum())
         terms.model.cost.took(thread_time() - began, operations, batch.batch * batch.time_steps)
-    end = 0
+    results, end = Results(result, terms.model.spec), 0
     for shard in taken:
         shard.work.job.times.ran(started, ended)
         start, end = end, end + shard.stop - shard.start
-        own = result if len(taken) == 1 else result[start:end]
         # A copy, so that not all the batch is kept.
         state = after if after is None or len(taken) == 1 else after.copied(start, end)
-        outcomes.append((shard, shard.work.outcome(shard, own, state)))
+        outcomes.append((shard, shard.work.outcome(results, slice(start, end), state)))
     return RunOutcome(outcomes, batch.batch, ended - started)
 
 

@@ -27,14 +27,14 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
 from spikeserve.models.coding import Inputs
-from spikeserve.models.engines import RunResult, State
+from spikeserve.models.engines import State
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import DeadlineExceeded, ShuttingDown, queue_full
 from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
-from spikeserve.service.inference.scheduling.job import Answer, Job, Part, RawJob, ResultCodec, Terms, Work
+from spikeserve.service.inference.scheduling.job import Job, Part, RawJob, Terms, Work
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, RunOptions
 from spikeserve.service.inference.scheduling.queue import Price, Queue, Run
 from spikeserve.service.inference.scheduling.run import RunOutcome, compute
@@ -49,7 +49,7 @@ SHORT_ANSWER = 2**20  # bytes; a longer answer is rendered behind other long one
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
-Resume: TypeAlias = Callable[[Work[Any]], None]  # lets a job wait for its run
+Resume: TypeAlias = Callable[[Work], None]  # lets a job wait for its run
 
 
 @dataclass(eq=False)
@@ -62,7 +62,7 @@ class Scheduler:
     threads: Threads
     codec_threads: tuple[Threads, Threads]  # by price, one thread each
     interpreter: Interpreter  # of the codec threads
-    enter_sequence: Callable[[Work[Any], Resume], None]
+    enter_sequence: Callable[[Work, Resume], None]
     metrics: Metrics
     settings: Settings
 
@@ -75,7 +75,7 @@ class Scheduler:
         self.decoded_bytes = 0  # of samples of jobs that were decoded on a thread and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
         # Ordered sets, by price: the first is next.
-        self.undecoded: tuple[dict[RawJob[Any], None], ...] = ({}, {})
+        self.undecoded: tuple[dict[RawJob, None], ...] = ({}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
         self.decoding = [False for _ in Price]  # whether a body is being decoded there
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
@@ -106,8 +106,8 @@ class Scheduler:
             self.metrics.queues.shed.of(model.name).inc()
             raise queue_full(model.name, queue.depth)
 
-    async def run_window(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Answer[RunResult]:
-        """Run a session's next steps from `state` on; None is rest.
+    async def run_window(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Part:
+        """Run a session's next steps from `state` on, where None is rest; return the result, and the state after it.
 
         They wait in the model's queue, whose depth does not count them, since the number of sessions is limited. Raises
         InvalidInput, DeadlineExceeded and ShuttingDown.
@@ -116,16 +116,16 @@ class Scheduler:
         query = Query(inputs, RunOptions(inputs.time_steps), 0)
         job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000)
         try:
-            self.resume(Work(job, Terms(model, query.options, keeps_state=True), ResultCodec(), query, state))
-            answer: Answer[RunResult] = await job.answer
+            self.resume(Work(job, Terms(model, query.options, keeps_state=True), query, state))
+            ran: Part = await job.answer
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error
         finally:
             _forget(job)
-        return answer
+        return ran
 
     @contextmanager
-    def admitted(self, stage: RawJob[Any] | Work[Any]) -> Iterator[None]:
+    def admitted(self, stage: RawJob | Work) -> Iterator[None]:
         """Admit a job, decoded or not; at the end it is over.
 
         Raises Overloaded, UnsupportedMedia, and InvalidRequest for a sequence that is not open.
@@ -149,7 +149,7 @@ class Scheduler:
         finally:
             _forget(job)
 
-    def _enter(self, decoded: Work[Any]) -> None:
+    def _enter(self, decoded: Work) -> None:
         """Let a decoded job wait for its run, or for the jobs of its sequence that came before."""
         if decoded.query.timeout is not None:
             decoded.job.expire_at(decoded.job.arrived + decoded.query.timeout)
@@ -158,7 +158,7 @@ class Scheduler:
         else:
             self.enter_sequence(decoded, self.resume)
 
-    def resume(self, work: Work[Any]) -> None:
+    def resume(self, work: Work) -> None:
         """Let work wait for its run from now on."""
         self._wait(work, _now())
         self._dispatch()
@@ -170,7 +170,7 @@ class Scheduler:
         coding.add_done_callback(lambda _: self.interpreter.end())
         return coding
 
-    def _wait(self, work: Work[Any], since: float) -> None:
+    def _wait(self, work: Work, since: float) -> None:
         model = work.terms.model
         queue = self.queue(model)
         self.waiting[queue.add(work, since)][model] = None
@@ -235,7 +235,7 @@ class Scheduler:
                 queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
         return False
 
-    def _decoded(self, lane: Price, job: Job, decoding: Future[Work[Any] | None]) -> None:
+    def _decoded(self, lane: Price, job: Job, decoding: Future[Work | None]) -> None:
         self.decoding[lane] = False
         decoded = _result(job, decoding)
         if decoded is not None:
@@ -269,7 +269,7 @@ class Scheduler:
             if isinstance(outcome, Exception):
                 job.fail(outcome)
                 job.holds.close()
-            elif not isinstance(outcome, Part):
+            elif not isinstance(outcome, Part) or work.query.render is None:
                 if not job.over:
                     job.answer.set_result(outcome)
             elif (render := work.add(start, outcome)) is not None:  # a long answer, on a thread

@@ -20,7 +20,8 @@ from spikeserve.service.catalog.cost import ITERATION_SECONDS
 from spikeserve.service.errors import ServiceError, queue_full
 from spikeserve.service.inference.decoding.compression import inflated
 from spikeserve.service.inference.decoding.pieces import Iteration
-from spikeserve.service.inference.scheduling.frames import Content, Endpoint, Group, Match, Results, Write
+from spikeserve.service.inference.scheduling.answer import Content, Renderer, Results
+from spikeserve.service.inference.scheduling.frames import Endpoint, Group, Match
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.telemetry.access import METHOD, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
@@ -65,7 +66,7 @@ class Ordinary(Protocol):
 Member: TypeAlias = tuple[Ordinary, Match]
 
 
-Entry: TypeAlias = tuple[Ordinary, Write, slice]  # a request, and which rows of a batch are its samples
+Entry: TypeAlias = tuple[Ordinary, Renderer, slice]  # a request, and which rows of a batch are its samples
 
 
 class Tick:
@@ -187,7 +188,7 @@ class Tick:
             if samples not in frame.counts or samples > most:
                 request.decline()
                 continue
-            batch.append((request, frame.write, slice(end, end + samples)))
+            batch.append((request, frame.render, slice(end, end + samples)))
             end += samples
         if batch:
             self._run(group, batch, end, began)
@@ -211,7 +212,7 @@ class Tick:
         if options.stop is None:
             model.cost.took(thread_time() - began_thread, sum(operations), end * steps)
         results = Results(result, model.spec)
-        contents = [write(results, own) for _, write, own in batch]
+        contents = [render(results, own) for _, render, own in batch]
         for (request, *_), content in zip(batch, contents, strict=True):
             extras = request.endpoint.extras
             lines = extras.lines

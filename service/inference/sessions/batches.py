@@ -64,7 +64,7 @@ class Batches:
         """
         model, state = session.model, session.at.state
         if not self._is_small(model, session.windows.steps):
-            result, _, after = await self.scheduler.run_window(model, session.inputs(windows)[0], state)
+            result, after = await self.scheduler.run_window(model, session.inputs(windows)[0], state)
             fired = result.spike_counts - output_spikes(state, session.spec)
             return next(_results(result, fired, [after], [1]))
         answer = asyncio.get_running_loop().create_future()

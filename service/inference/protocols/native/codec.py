@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from spikeserve.models.coding import Events, Inputs, encode_events, indices, rasterise
-from spikeserve.models.engines import RunResult, State
 from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding, Spec
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.models.spec.parameters import Shape, show
 from spikeserve.service.catalog.limits import EVENT_FIELDS
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.decoding import pieces
 from spikeserve.service.inference.decoding.binary import sent
 from spikeserve.service.inference.decoding.media import JSON, BodyFormat, Unpack, form_of
 from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.validation import channels_hint, first_error, read_json
 from spikeserve.service.inference.protocols.native import schemas
-from spikeserve.service.inference.protocols.native.render import predictions
-from spikeserve.service.inference.scheduling.query import FEW_VALUES, RECORDED, AnswerField, Query, RunOptions
+from spikeserve.service.inference.protocols.native.render import NativeRenderer
+from spikeserve.service.inference.scheduling.query import FEW_VALUES, RECORDED, Query, RunOptions
 
 MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
 
 
 @dataclass(frozen=True)
 class NativeCodec:
-    """Decodes and answers one request for `model`.
+    """Decodes one request for `model`.
 
     `unpack` decompresses its body, where that is compressed; `kind` is its media type; `query` is the URL's query.
     """
@@ -71,52 +67,6 @@ class NativeCodec:
             return self._query(*self.validated(body))
         return self._query(*self.validated(cut.rest, cut.array))
 
-    def render(self, query: Query, result: RunResult, after: State | None = None) -> pieces.Pieces:  # noqa: ARG002
-        """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
-        size = query.answer_bytes
-        if AnswerField.RASTER in query.options.returned:
-            spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
-            self.model.limits.check_raster(spikes, size, len(query.samples), query.options.time_steps)
-        head, tail = self.envelope(query.options.time_steps)
-        if size <= pieces.SHORT_BYTES:
-            made = predictions(result, self.model.spec, query.options.returned)
-            return [b"%s%s%s" % (head, to_json(made, inf_nan_mode="null"), tail)]
-        # Several samples are written at once or, if each is long, one in parts.
-        group = len(query.samples) * pieces.PIECE_BYTES // size
-        return pieces.joined(chain([head], self._predictions(query, result, group), [tail]))
-
-    def envelope(self, time_steps: int) -> tuple[bytes, bytes]:
-        """Return the JSON of an answer before and after its predictions."""
-        task = self.model.spec
-        response: schemas.PredictResponse = {
-            "model": self.model.name,
-            "version": self.model.version,
-            "engine": self.model.engine.name,
-            "time_steps": time_steps,
-            "predictions": [],
-        }
-        if not task.scores.has_classes:
-            response["names"] = list(task.labels)
-            if task.units is not None:
-                response["units"] = list(task.units)
-        head, _, tail = to_json(response).rpartition(b'"predictions":[]')
-        return head + b'"predictions":', tail
-
-    def _predictions(self, query: Query, result: RunResult, group: int) -> Iterator[bytes]:
-        """Yield the predictions; `group` is how many samples fit a piece, 0 where one does not."""
-        opening = b"["
-        for start in range(0, len(query.samples), max(1, group)):
-            part = result[start : start + max(1, group)]
-            asked = part, self.model.spec, query.options.returned
-            made = predictions(*asked) if group else predictions(*asked, pieces.as_array)
-            yield opening
-            opening = b","
-            if group:
-                yield to_json(made, inf_nan_mode="null")[1:-1]
-            else:
-                yield from pieces.json_fragments(made[0])
-        yield b"]"
-
     def _form(self, body: bytes) -> BodyFormat:
         """Find the form of an unpacked body. A compressed one without a media type is JSON."""
         if self.kind is None and self.unpack is not None:
@@ -135,7 +85,7 @@ class NativeCodec:
         options, size = self._options(asked, content.samples, content.time_steps)
         if content.samples * content.time_steps * limits.sample_values > most:
             return None
-        return Query(content.make(), options, size)
+        return Query(content.make(), options, size, NativeRenderer(self.model, options, size))
 
     def _options(
         self, asked: schemas.PredictRequest[Any] | schemas.Options, samples: int, time_steps: int
@@ -168,7 +118,8 @@ class NativeCodec:
         return request, *self._options(request, len(request.inputs), self._time_steps(request))
 
     def _query(self, request: schemas.PredictRequest[Any], options: RunOptions, size: int) -> Query:
-        return Query(to_samples(request.inputs, self.model.spec, options.time_steps), options, size)
+        samples = to_samples(request.inputs, self.model.spec, options.time_steps)
+        return Query(samples, options, size, NativeRenderer(self.model, options, size))
 
     def _time_steps(self, request: schemas.PredictRequest[Any]) -> int:
         """Return the request's time steps, or else those that its first sample lists, or those of training."""

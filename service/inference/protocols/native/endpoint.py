@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
-
-from pydantic_core import to_json
+from typing import Any, cast
 
 from spikeserve.service.inference.decoding.binary import header_of
 from spikeserve.service.inference.decoding.media import JSON, MAGIC
 from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
-from spikeserve.service.inference.protocols.native.render import predictions
 from spikeserve.service.inference.scheduling import frames
+from spikeserve.service.inference.scheduling.answer import Renderer
 
 MAX_READERS = 16  # of events that a form has, each for other steps
 NPY_BEGIN = MAGIC + b"\x01\x00"
@@ -61,19 +59,9 @@ class NativeEndpoint(frames.HttpEndpoint):
         if counts is None:
             rows = range(1, len(group.reader.rows) + 1)
             counts = self.counts[steps] = rows[: sum(group.is_short(n, size(n, steps)) for n in rows)]
-        frame = frames.Frame(group, counts, self.writer(steps))
+        frame = frames.Frame(group, counts, cast("Renderer", query.render))
         if not body.startswith(MAGIC):
             return frames.DecodedBody(frame, query.samples, is_plain=True)
         header = header_of(body)
         frame = frame._replace(counts=counts[samples - 1 : samples], dtype=header.dtype)
         return frames.DecodedBody(frame, query.samples, is_plain=not header.by_columns)
-
-    def writer(self, steps: int) -> frames.Write:
-        """Make the function that writes an answer."""
-        head, tail = self.codec.envelope(steps)
-
-        def write(results: frames.Results, own: slice) -> frames.Content:
-            made = results.once(predictions)[own]
-            return frames.Content(b"%b%b%b" % (head, to_json(made, inf_nan_mode="null"), tail))
-
-        return write

@@ -1,21 +1,85 @@
-"""Render an engine's arrays as the JSON of an answer."""
+"""Render answers of the native protocol: an engine's arrays as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
-from spikeserve.models.engines import RunResult
+from spikeserve.models.engines import RunResult, State
 from spikeserve.models.spec import Spec
 from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.decoding import pieces
+from spikeserve.service.inference.protocols.native import schemas
 from spikeserve.service.inference.protocols.native.schemas import Prediction, Raster, RecordedFields, ValuesPrediction
-from spikeserve.service.inference.scheduling.query import AnswerField
+from spikeserve.service.inference.scheduling.answer import Content, Results
+from spikeserve.service.inference.scheduling.query import AnswerField, RunOptions
 
 Row = Callable[[NDArray[Any]], list[Any]]
 Predictions = list[Prediction] | list[ValuesPrediction]
+
+
+@dataclass(frozen=True)
+class NativeRenderer:
+    """Renders the answers of `model` to requests with these options; `answer_bytes` is the most that one takes."""
+
+    model: LoadedModel
+    options: RunOptions
+    answer_bytes: int
+
+    def __call__(self, results: Results, own: slice, _: State | None = None) -> Content:
+        """Render an answer. Raises InvalidInput where a raster would hold too many spikes."""
+        (head, tail), returned, samples = self._envelope, self.options.returned, own.stop - own.start
+        if not returned and self.answer_bytes <= pieces.SHORT_BYTES:
+            made = results.once(predictions)[own]
+            return Content(b"%b%b%b" % (head, to_json(made, inf_nan_mode="null"), tail))
+        result = results.result[own]
+        if AnswerField.RASTER in returned:
+            spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
+            self.model.limits.check_raster(spikes, self.answer_bytes, samples, self.options.time_steps)
+        # Several samples are written at once or, if each is long, one in parts.
+        at_once = samples * pieces.PIECE_BYTES // self.answer_bytes
+        first, *more = pieces.joined(chain([head], self._predictions(result, samples, at_once), [tail]))
+        return Content(first, more=more)
+
+    @cached_property
+    def _envelope(self) -> tuple[bytes, bytes]:
+        """The JSON of an answer before and after its predictions."""
+        task = self.model.spec
+        response: schemas.PredictResponse = {
+            "model": self.model.name,
+            "version": self.model.version,
+            "engine": self.model.engine.name,
+            "time_steps": self.options.time_steps,
+            "predictions": [],
+        }
+        if not task.scores.has_classes:
+            response["names"] = list(task.labels)
+            if task.units is not None:
+                response["units"] = list(task.units)
+        head, _, tail = to_json(response).rpartition(b'"predictions":[]')
+        return head + b'"predictions":', tail
+
+    def _predictions(self, result: RunResult, samples: int, at_once: int) -> Iterator[bytes]:
+        """Yield the predictions; `at_once` is how many samples fit a piece, 0 where one does not."""
+        opening = b"["
+        for start in range(0, samples, max(1, at_once)):
+            asked = result[start : start + max(1, at_once)], self.model.spec, self.options.returned
+            made = predictions(*asked) if at_once else predictions(*asked, pieces.as_array)
+            yield opening
+            opening = b","
+            if at_once:
+                yield to_json(made, inf_nan_mode="null")[1:-1]
+            else:
+                yield from pieces.json_fragments(made[0])
+        yield b"]"
 
 
 def predictions(

@@ -17,8 +17,10 @@ from spikeserve.service.inference.decoding.numbers import cut_array
 from spikeserve.service.inference.decoding.validation import channels_hint
 from spikeserve.service.inference.protocols.v2 import tensors
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
+from spikeserve.service.inference.protocols.v2.render import InferRenderer, RequestedOutput
 from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
-from spikeserve.service.inference.protocols.v2.tensors import INPUT, Array, Datatype, Output
+from spikeserve.service.inference.protocols.v2.tensors import INPUT, Array, Datatype
+from spikeserve.service.inference.scheduling.answer import Renderer
 from spikeserve.service.inference.scheduling.query import InSequence, Query
 from spikeserve.service.inference.sessions.blob import Blobs, most_characters
 
@@ -26,15 +28,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_DIGITS = 19
 FLOATS = (Datatype.FP16, Datatype.FP32, Datatype.FP64)
 MICROSECONDS = 10**6  # in a second
-
-
-@dataclass(frozen=True)
-class RequestedOutput:
-    """An output that the answer holds, as bytes or JSON; with `classes`, its k greatest values as text."""
-
-    output: Output
-    binary: bool
-    classes: int | None = None
 
 
 def answer_size(outputs: Sequence[RequestedOutput], samples: int, answer_id: str | None, size: AnswerSize) -> int:
@@ -45,10 +38,8 @@ def answer_size(outputs: Sequence[RequestedOutput], samples: int, answer_id: str
 
 @dataclass(frozen=True, kw_only=True)
 class InferQuery(Query):
-    """A decoded infer request: its query, and the outputs of the answer."""
+    """A decoded infer request."""
 
-    outputs: tuple[RequestedOutput, ...]
-    id: str | None = None
     datatype: Datatype = Datatype.FP32  # of its values, as they were sent
 
 
@@ -75,11 +66,13 @@ def query_of(
     values: Callable[[InputTensor, Shape], Array],
     model: LoadedModel,
     blobs: Blobs,
+    renderer: Callable[..., Renderer] = InferRenderer,
 ) -> InferQuery:
     """Return the query of a request whose fields are valid.
 
     `values` returns the array of the only input, (batch, *shape); it is called once the limits allow as much. `blobs`
-    reads the state of a sequence. Raises InvalidRequest, InvalidInput or TooLarge, and what `values` raises.
+    reads the state of a sequence, and `renderer` makes the answer's. Raises InvalidRequest, InvalidInput or TooLarge,
+    and what `values` raises.
     """
     tensor, parameters = _only_input(request.inputs), request.parameters
     shape = tuple(tensor.shape)
@@ -92,7 +85,8 @@ def query_of(
     )
     sequence = _sequence(parameters, shape[0], model, blobs)
     size = answer_size(outputs, shape[0], request.id, model.limits.answer)
-    if sequence is not None and sequence.tells_state:
+    writes = blobs if sequence is not None and sequence.tells_state else None
+    if writes is not None:
         size += FIELD_BYTES + most_characters(model)
     model.limits.check_answer(shape[0], size)
     samples = tensors.to_float32(values(tensor, shape), "inputs[0]")
@@ -100,10 +94,9 @@ def query_of(
         samples,
         parameters.options(time_steps),
         size,
+        renderer(model, outputs, shape[0], time_steps, request.id, size, writes),
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
         sequence=sequence,
-        outputs=outputs,
-        id=request.id,
         datatype=tensor.datatype,
     )
 

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic_core import to_json
+from typing import Any, cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.readers import Reader
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
-from spikeserve.service.inference.protocols.v2.schemas import InferResponse, ResultTensor
-from spikeserve.service.inference.protocols.v2.tensors import DTYPES, STEPS_USED, Datatype, to_bytes
+from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Datatype
 from spikeserve.service.inference.scheduling import frames
+from spikeserve.service.inference.scheduling.answer import Renderer
 from spikeserve.service.inference.sessions.blob import Blobs
 
-BYTES_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 DATATYPES = (Datatype.FP32, Datatype.FP64)
 
 
-def frame_of(query: InferQuery, model: LoadedModel, reader: Reader, write: frames.Write) -> frames.Frame | None:
+def frame_of(query: InferQuery, model: LoadedModel, reader: Reader) -> frames.Frame | None:
     """Return the frame of requests that differ from this one in their values only; None where they are not ordinary.
 
-    Those are that ask for more than plain outputs, are of a sequence, have a time of their own, or are long.
+    Those are of a sequence, have a time of their own, or are long.
     """
     samples, options = len(query.samples), query.options
-    plain = all(each.classes is None and (options.stop or each.output is not STEPS_USED) for each in query.outputs)
-    if not plain or query.sequence is not None or query.timeout is not None or samples > len(reader.rows):
+    if query.sequence is not None or query.timeout is not None or samples > len(reader.rows):
         return None
     group = frames.Group.of(model, reader, options)
     if not group.is_short(samples, query.answer_bytes):
         return None
-    return frames.Frame(group, range(samples, samples + 1), write)
+    return frames.Frame(group, range(samples, samples + 1), cast("Renderer", query.render))
 
 
 class InferEndpoint(frames.HttpEndpoint):
@@ -57,47 +53,10 @@ class InferEndpoint(frames.HttpEndpoint):
         """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
         json_bytes = self.extras.json_bytes
         query = decode(body, str(json_bytes) if json_bytes else None, self.model, self.blobs)
-        frame = frame_of(query, self.model, self.reader, self._writer(query))
+        frame = frame_of(query, self.model, self.reader)
         if frame is None:
             return None
         if json_bytes:
             return frames.DecodedBody(frame._replace(dtype=DTYPES[query.datatype]), query.samples, is_plain=True)
         is_once = body.count(b'"data"') == 1 and b"\\" not in body  # the name of the values, however JSON writes it
         return frames.DecodedBody(frame, query.samples, is_once and query.datatype in DATATYPES)
-
-    def _writer(self, query: InferQuery) -> frames.Write:
-        """Make the function that writes an answer."""
-        outputs = [(requested.output, requested.binary) for requested in query.outputs]
-        tensors: list[ResultTensor] = []
-        for output, binary in outputs:
-            shape = [len(query.samples), output.width(self.model.spec)]
-            tensors.append({"name": output.name, "datatype": output.datatype, "shape": shape})
-            if binary:
-                tensors[-1]["parameters"] = {"binary_data_size": 0}
-            else:
-                tensors[-1]["data"] = []
-        response: InferResponse = {
-            "model_name": self.model.name,
-            "model_version": str(self.model.version),
-            "outputs": tensors,
-        }
-        if query.id is not None:
-            response["id"] = query.id
-        text = to_json(response).replace(b"%", b"%%")
-        text = text.replace(b'"data":[]', b'"data":[%b]').replace(b'"binary_data_size":0', b'"binary_data_size":%d')
-        as_bytes = any(binary for _, binary in outputs)
-
-        def write(results: frames.Results, own: slice) -> frames.Content:
-            blobs: list[bytes] = []
-            parts: list[bytes | int] = []
-            for output, binary in outputs:
-                if binary:
-                    blobs.append(b"".join(to_bytes(results.once(output.of)[own], output.datatype)))
-                    parts.append(len(blobs[-1]))
-                else:
-                    parts.append(b",".join(results.once(output.texts)[own]))
-            header = text % tuple(parts)
-            content = header + b"".join(blobs)
-            return frames.Content(content, BYTES_LINES % len(header)) if as_bytes else frames.Content(content)
-
-        return write

@@ -15,12 +15,12 @@ from asyncio import TimerHandle
 from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from spikeserve.models.engines import State
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.protocols.v2.codec import TensorCodec
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest
+from spikeserve.service.inference.protocols.v2.render import TensorRenderer
 from spikeserve.service.inference.scheduling.job import Work
 from spikeserve.service.inference.scheduling.query import InSequence, Sender
 from spikeserve.service.inference.scheduling.scheduler import Resume
@@ -39,7 +39,7 @@ class OpenSequence:
     place: Place
     used: float  # when it was last heard of, on the event loop's clock
     state: State | None = None
-    waiting: deque[Work[Any]] = field(default_factory=deque)  # its requests in order; the first one runs
+    waiting: deque[Work] = field(default_factory=deque)  # its requests in order; the first one runs
     timer: TimerHandle | None = None  # looks whether it is idle
 
 
@@ -52,7 +52,7 @@ class Sequences:
         self.open: dict[Key, OpenSequence] = {}
         self.several_workers = settings.workers > 1
 
-    def enter(self, decoded: Work[Any], resume: Resume) -> None:
+    def enter(self, decoded: Work, resume: Resume) -> None:
         """Resume a decoded job when the requests of its sequence that came before have run.
 
         Raises InvalidRequest for a sequence that has not begun, and Overloaded for one too many.
@@ -100,7 +100,7 @@ class Sequences:
         self._watch(key, sequence)
         return sequence
 
-    def _left(self, key: Key, sequence: OpenSequence, decoded: Work[Any], resume: Resume) -> None:
+    def _left(self, key: Key, sequence: OpenSequence, decoded: Work, resume: Resume) -> None:
         """Go on after a request that was answered, failed or was abandoned."""
         was_first, answer = sequence.waiting[0] is decoded, decoded.job.answer
         sequence.waiting.remove(decoded)
@@ -132,7 +132,7 @@ class Sequences:
         sequence.place.leave(why)
 
 
-def in_sequence(decoded: Work[Any]) -> InSequence:
+def in_sequence(decoded: Work) -> InSequence:
     """Return the sequence that a job belongs to; raises ValueError for one that belongs to none."""
     if decoded.query.sequence is None:
         raise ValueError("the job belongs to no sequence")
@@ -148,11 +148,13 @@ def _run(sequence: OpenSequence, resume: Resume) -> None:
     resume(replace(decoded, state=sequence.state))
 
 
-def _on_version(decoded: Work[Any], model: LoadedModel) -> Work[Any]:
+def _on_version(decoded: Work, model: LoadedModel) -> Work:
     """Return a job as it runs on the version that its sequence began with, which was replaced since."""
-    if not isinstance(decoded.codec, TensorCodec) or model.spec.input != decoded.job.model.spec.input:
+    query, render = decoded.query, decoded.query.render
+    if not isinstance(render, TensorRenderer) or model.spec.input != decoded.job.model.spec.input:
         raise InvalidRequest(
             f"sequence_id names a sequence of version {model.version} of the model, which takes other inputs: begin "
             "another with sequence_start"
         )
-    return replace(decoded, codec=replace(decoded.codec, model=model), terms=decoded.terms._replace(model=model))
+    own = replace(query, render=replace(render, model=model))
+    return replace(decoded, query=own, terms=decoded.terms._replace(model=model))
