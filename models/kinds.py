@@ -90,15 +90,15 @@ class ServiceProtocol(Protocol):
     The service makes its one setting: `<name>_port`, with a flag and a variable like the others; at 0 nothing of the
     plugin but its records is imported. The record's `says` is what speaks there, such as "gRPC". Before the service
     forks its workers it counts the `threads` that a worker will start, and calls `reserve`, whose context lasts as
-    long as the service. In each worker, on its event loop, `start` gets the `service.services.Services`, the
-    `service.inference.scheduling.tick.Tick` of ordinary requests, and where to listen; it returns a
-    `service.process.server.Running`. Both raise `service.errors.Misconfigured` where they cannot listen.
+    long as the service. In each worker, on its event loop, `start` gets the `service.services.Services` and where
+    to listen; it returns a `service.process.server.Running`. Both raise `service.errors.Misconfigured` where they
+    cannot listen.
     """
 
     threads: int
 
     def reserve(self, host: str, port: int) -> AbstractContextManager[Any]: ...  # noqa: D102
-    async def start(self, services: Any, tick: Any, host: str, port: int) -> Any: ...  # noqa: D102
+    async def start(self, services: Any, host: str, port: int) -> Any: ...  # noqa: D102
 
 
 class EngineMaker(Protocol):

@@ -29,8 +29,9 @@ from spikeserve.service.http.v2 import router as v2
 from spikeserve.service.inference.decoding.body import BodyLimits
 from spikeserve.service.inference.decoding.memory import MemoryBudget, heap_trimmer, keep_trimming
 from spikeserve.service.inference.decoding.pieces import Interpreter, Iteration
-from spikeserve.service.inference.decoding.readers import prepare, readers_of
+from spikeserve.service.inference.decoding.readers import make_readers, prepare
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
+from spikeserve.service.inference.scheduling.batcher import Batcher
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.inference.sessions.blob import Blobs, secret_of
@@ -58,12 +59,13 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     sequences = Sequences(places, settings)
     scheduler = Scheduler(workers, codecs, Interpreter(iteration), sequences.enter, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
+    batcher = Batcher(scheduler, iteration, settings, budget, metrics, tracing)
     sessions = Sessions(scheduler, places, budget, settings)
     listing = Listing.of(settings)
     catalog = Catalog(unloaded_versions(settings, listing.versions), listing.default)
     readiness = Readiness(catalog, workers, settings)
     processes, end_all = LoadProcesses(settings, prepare), partial(places.end_all, EndReason.UNLOADED)
-    loader = Loader(settings, listing, catalog, readiness, loaders, processes, readers_of, end_all, before_ready)
+    loader = Loader(settings, listing, catalog, readiness, loaders, processes, make_readers, end_all, before_ready)
     return Services(
         settings,
         iteration,
@@ -73,6 +75,7 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
         loader,
         readiness,
         pipeline,
+        batcher,
         control_class(catalog, loader, readiness, metrics),
         budget,
         metrics,

@@ -27,6 +27,8 @@ from typing import ClassVar
 from spikeserve.models.errors import SpikeserveError
 
 RETRY_AFTER_SECONDS = 2
+NOT_ENDED = "the server is shutting down and could not wait for this request to end"
+IN_TIME = "within the time that the request had"
 MAX_SHOWN = 60  # characters of a client's value that a sentence repeats
 
 _AS_JSON: Mapping[str, str] = {
@@ -121,6 +123,16 @@ class DeadlineExceeded(ServiceError):
     """A request whose time ran out before its answer."""
 
     status = HTTPStatus.GATEWAY_TIMEOUT
+
+
+def late(model: str, what: str = IN_TIME) -> DeadlineExceeded:
+    """Return the error of a request that a model did not answer in time."""
+    return DeadlineExceeded(f"model '{model}' did not answer {what}")
+
+
+def unexpected(request_id: str) -> str:
+    """Return the sentence of an error that is the server's own, which only the log tells."""
+    return f"something went wrong here; the log has it as request {request_id}"
 
 
 def shown(value: object) -> str:

@@ -12,6 +12,7 @@ from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.inference.decoding.pieces import Iteration
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
+from spikeserve.service.inference.scheduling.batcher import Batcher
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.table import Places, Sessions
@@ -33,6 +34,7 @@ class Services:
     loader: Loader
     readiness: Readiness
     pipeline: Pipeline
+    batcher: Batcher
     control: Control
     budget: MemoryBudget
     metrics: Metrics

@@ -17,7 +17,7 @@ import os
 import socket
 from asyncio import CancelledError, Task, TimerHandle
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
@@ -28,12 +28,22 @@ import grpc
 import structlog
 from grpc import StatusCode
 from grpc.aio import AbortError, BaseError
+from starlette.requests import ClientDisconnect
 
 from spikeserve.models.errors import InvalidInput, SpikeserveError
-from spikeserve.service.errors import BodyTooSlow, MalformedBody, Overloaded, ServiceError, ShuttingDown
+from spikeserve.service.errors import (
+    NOT_ENDED,
+    BodyTooSlow,
+    MalformedBody,
+    Overloaded,
+    ServiceError,
+    ShuttingDown,
+    late,
+    unexpected,
+)
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
-from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
+from spikeserve.service.inference.scheduling.pipeline import milliseconds_of
 from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
@@ -134,7 +144,7 @@ class Call:
     def __init__(self, route: str, context: Context, calls: Calls, budget: MemoryBudget) -> None:
         self.began = perf_counter()
         self.route, self.context, self.budget = route, context, budget
-        self.services, self.tasks, self.port = calls.services, calls.tasks, calls.port
+        self.calls, self.services, self.port = calls, calls.services, calls.port
         self.headers: dict[bytes, bytes] = {
             name.encode(): value if isinstance(value, bytes) else value.encode()
             for name, value in context.invocation_metadata()
@@ -145,8 +155,8 @@ class Call:
         self.trace: Trace | None = None
         self.span: RequestSpan | None = None  # where it is sampled
         self.sending: TimerHandle | None = None  # ends the time that the client has to read the answer
-        self.is_logged = False  # it was answered in a batch, which was logged and counted as a whole
-        self.reserved: list[Reservation] = []  # until its answer was sent
+        self.is_logged = False  # by the batcher, which answers it
+        self.holds = ExitStack()  # what is held until its answer was sent
 
     async def read(self) -> Message:
         """Return the first message. Raises BodyTooSlow, Overloaded, and MalformedBody where there is none."""
@@ -184,7 +194,7 @@ class Call:
         if content is EOF:
             return None
         message = Message(content, self.budget)
-        self.reserved.append(message)
+        self.holds.callback(message.release)
         return message
 
     async def write(self, answer: bytes) -> None:
@@ -217,14 +227,20 @@ class Call:
         left = self.context.time_remaining()
         return left is not None and left <= max(0.1, (perf_counter() - self.began) / 100)
 
-    def set_deadline(self) -> None:
-        """Have the RPC's deadline bound its time as the header of HTTP does; it may send that as well."""
-        left = self.context.time_remaining()
-        if left is not None:
-            milliseconds = max(1, int(left * 1000))
-            text = self.headers.get(TIMEOUT)
-            if text is None or not text.isdigit() or milliseconds < int(text[:9]):
-                self.headers[TIMEOUT] = b"%d" % milliseconds
+    @property
+    def milliseconds(self) -> int:
+        """Its time until its deadline, which it may send as over HTTP, too; 0 for none. Raises MalformedHeader."""
+        own, left = milliseconds_of(self.headers), self.context.time_remaining()
+        if left is None:
+            return own
+        whole = max(1, int(1000 * (left + perf_counter() - self.began)))
+        return min(whole, own or whole)
+
+    def why_cancelled(self, model: str) -> ServiceError | ClientDisconnect:
+        """Return why this call, which `model` answers, was cancelled."""
+        if self.calls.ending:
+            return ShuttingDown(NOT_ENDED)
+        return late(model) if self.is_late else ClientDisconnect()
 
     def hang_up(self) -> None:
         """End the client's connection."""
@@ -278,8 +294,7 @@ class Calls:
             if not self.ending:
                 self._abandoned(call)
                 raise
-            sentence = "the server is shutting down and could not wait for this request to end"
-            return await self._fail(call, ShuttingDown(sentence))
+            return await self._fail(call, ShuttingDown(NOT_ENDED))
         except SpikeserveError as error:
             return await self._fail(call, error)
         except BaseError as error:  # of the library: the client has left
@@ -288,7 +303,7 @@ class Calls:
         except Exception:
             request_id = call.record.request_id.decode()
             self.access.log.exception("request_failed", request_id=request_id, **call.record.labels)
-            sentence = f"something went wrong here; the log has it as request {request_id}"
+            sentence = unexpected(request_id)
             return await self._fail(call, SpikeserveError(sentence))
         # A client that does not read its answer in time loses its connection: a call cannot be ended alone.
         call.sending = asyncio.get_running_loop().call_later(self.services.settings.client_seconds, call.hang_up)
@@ -328,8 +343,7 @@ class Calls:
         self.services.metrics.requests.in_flight -= 1
         if call.sending is not None:
             call.sending.cancel()
-        for each in call.reserved:
-            each.release()
+        call.holds.close()
         call.end_span(call.span, int(call.status), call.record)
         if not call.is_logged:
             self.access.finish(call.record, METHOD, call.route, int(call.status), perf_counter() - call.began)

@@ -15,7 +15,7 @@ from spikeserve.models.engines import State
 from spikeserve.models.spec.parameters import Shape
 from spikeserve.plugins.grpc.contents import from_contents, to_contents
 from spikeserve.plugins.grpc.messages import ModelInferResponse
-from spikeserve.plugins.grpc.wire import CONTENTS, SplitRequest, delimited, head
+from spikeserve.plugins.grpc.wire import CONTENTS, SplitRequest, delimited, head, part
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.protocols.v2.decode import InferQuery, query_of
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, validated
@@ -71,40 +71,43 @@ class MessageRenderer(TensorRenderer):
 
 @dataclass(frozen=True)
 class MessageCodec:
-    """Decodes one request for `model`, which has been parted already; `blobs` reads the state of a sequence."""
+    """Decodes one request for `model`, which may be `parted` already; `blobs` reads the state of a sequence."""
 
     model: LoadedModel
     blobs: Blobs
-    parted: SplitRequest
+    parted: SplitRequest | None = None
 
-    def decode(self, _: bytes) -> InferQuery:
+    def decode(self, body: bytes) -> InferQuery:
         """Decode the message. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge."""
-        request = validated(self._fields(), InferRequest)
-        renderer = partial(MessageRenderer, raw=bool(self.parted.raw))
-        return query_of(request, self._values, self.model, self.blobs, renderer)
+        parted = self.parted or part(body)
+        request = validated(_fields(parted), InferRequest)
+        renderer = partial(MessageRenderer, raw=bool(parted.raw))
+        return query_of(request, partial(_values, parted), self.model, self.blobs, renderer)
 
     decode_small = decode
 
-    def _fields(self) -> dict[str, Any]:
-        """Return the message's fields as JSON has them."""
-        message = self.parted.message
-        inputs = [{"datatype": each.datatype, "shape": list(each.shape), **_tensor(each)} for each in message.inputs]
-        outputs = [_tensor(each) for each in message.outputs]
-        parameters = plain(message.parameters) | {"binary_data_output": bool(self.parted.raw)}
-        return {"id": message.id or None, "inputs": inputs, "outputs": outputs, "parameters": parameters}
 
-    def _values(self, tensor: InputTensor, shape: Shape) -> Array:
-        """Return the array of the only input, (batch, *shape); raises InvalidRequest and MalformedBody."""
-        raw, contents = self.parted.raw, self.parted.contents
-        if tensor.datatype is Datatype.BYTES:
-            raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
-        if not raw:
-            return from_contents(contents, tensor.datatype, shape, "inputs[0].contents")
-        if contents:
-            raise InvalidRequest("the message has inputs[0].contents and raw_input_contents, expected one of them")
-        if len(raw) != 1:
-            raise InvalidRequest(f"raw_input_contents has {len(raw)} elements, expected 1, of the only input")
-        return from_bytes(raw[0], tensor.datatype, shape, "raw_input_contents[0]")
+def _fields(parted: SplitRequest) -> dict[str, Any]:
+    """Return the message's fields as JSON has them."""
+    message = parted.message
+    inputs = [{"datatype": each.datatype, "shape": list(each.shape), **_tensor(each)} for each in message.inputs]
+    outputs = [_tensor(each) for each in message.outputs]
+    parameters = plain(message.parameters) | {"binary_data_output": bool(parted.raw)}
+    return {"id": message.id or None, "inputs": inputs, "outputs": outputs, "parameters": parameters}
+
+
+def _values(parted: SplitRequest, tensor: InputTensor, shape: Shape) -> Array:
+    """Return the array of the only input, (batch, *shape); raises InvalidRequest and MalformedBody."""
+    raw, contents = parted.raw, parted.contents
+    if tensor.datatype is Datatype.BYTES:
+        raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
+    if not raw:
+        return from_contents(contents, tensor.datatype, shape, "inputs[0].contents")
+    if contents:
+        raise InvalidRequest("the message has inputs[0].contents and raw_input_contents, expected one of them")
+    if len(raw) != 1:
+        raise InvalidRequest(f"raw_input_contents has {len(raw)} elements, expected 1, of the only input")
+    return from_bytes(raw[0], tensor.datatype, shape, "raw_input_contents[0]")
 
 
 def plain(parameters: Any) -> dict[str, Any]:

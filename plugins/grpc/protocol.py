@@ -12,7 +12,6 @@ from spikeserve.service.errors import Misconfigured
 
 if TYPE_CHECKING:
     from spikeserve.plugins.grpc.server import GrpcServer
-    from spikeserve.service.inference.scheduling.tick import Tick
     from spikeserve.service.services import Services
 
 
@@ -43,11 +42,11 @@ class Grpc:
             raise Misconfigured(f"--grpc-port: cannot listen on {host} port {port}: {error.strerror}") from error
         return holder
 
-    async def start(self, services: Services, tick: Tick | None, host: str, port: int) -> GrpcServer:
+    async def start(self, services: Services, host: str, port: int) -> GrpcServer:
         """Listen there; raises Misconfigured where that is impossible."""
         from spikeserve.plugins.grpc.server import GrpcServer
 
-        server = GrpcServer(services, tick, port)
+        server = GrpcServer(services, port)
         await server.start(host)
         return server
 

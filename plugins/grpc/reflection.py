@@ -27,8 +27,7 @@ async def answer(call: Call) -> bytes:
     """Answer one question after the other. Raises BodyTooSlow, MalformedBody and Overloaded."""
     while (message := await call.read_next()) is not None:
         await call.write(reply(message.content))
-        call.reserved.remove(message)
-        message.release()
+        call.holds.close()
     return b""
 
 

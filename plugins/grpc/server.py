@@ -9,11 +9,10 @@ import grpc
 
 from spikeserve.plugins.grpc import methods, reflection
 from spikeserve.plugins.grpc.call import Calls
+from spikeserve.plugins.grpc.infer import INFER, Infer
 from spikeserve.plugins.grpc.methods import HEALTH, SERVICE
-from spikeserve.plugins.grpc.ordinary import INFER, Infer
 from spikeserve.plugins.grpc.stream import STREAM, Streams
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 
@@ -43,9 +42,9 @@ CLOSING_SECONDS = 0.25  # for the last answers to leave, once the grace period i
 class GrpcServer:
     """gRPC's server for the services of one app. It is made on the event loop that it runs on."""
 
-    def __init__(self, services: Services, tick: Tick | None, port: int) -> None:
+    def __init__(self, services: Services, port: int) -> None:
         self.services, self.port = services, port
-        self.infer = Infer(services, tick)
+        self.infer = Infer(services)
         self.calls, self.streams = Calls(services, port), Streams()
         self.server: Any = None
 

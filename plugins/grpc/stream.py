@@ -46,7 +46,7 @@ class Streams:
                 "most half of max_pending_bytes"
             )
         room = Reservation(call.services.budget)
-        call.reserved.append(room)
+        call.holds.callback(room.release)
         room.reserve(settings.max_body_bytes)
         call.services.catalog.check_open()
         stream = Stream(call)

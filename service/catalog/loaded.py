@@ -91,6 +91,10 @@ class LoadedModel:
         """Raise InvalidInput if samples cannot end by a rule, which the field `where` of a request asks for."""
         check_rule(rule, self.spec, self.bundle.calibration, time_steps, where)
 
+    def room(self, time_steps: int) -> int:
+        """Return the most samples of `time_steps` that a batch on the event loop may have; 0 where it may have none."""
+        return self.cost.room(time_steps) if self.engine.is_bounded else 0
+
     def run(
         self, inputs: Inputs, rule: StopRule | None, record: Record = Record.NONE, stop: Stop | None = None
     ) -> RunResult:

@@ -81,7 +81,7 @@ class Loader:
     readiness: Readiness
     threads: Threads  # on which versions that were verified are loaded
     processes: LoadProcesses
-    on_load: Callable[[LoadedModel], object]  # gets each version that was loaded, on its thread
+    on_load: Callable[[LoadedModel], object]  # gets each version whose kernels are compiled, on its thread
     on_unload: Callable[[str], None]  # gets the name of a model that is unloaded
     before_ready: Callable[[], None]  # is called once the first load is over, and once another engine has taken over
 
@@ -308,7 +308,7 @@ class Loader:
         entry.error, entry.began, entry.compiling = None, monotonic(), False
         try:
             processes, verified = await self._verify_now_or_compiled(entry)
-            model = await self.threads.submit(self._load_verified, entry, verified)
+            model = await self.threads.submit(self._load_verified, entry, verified, processes)
         except asyncio.CancelledError:
             entry.error = "the load was cancelled"
             raise
@@ -326,9 +326,10 @@ class Loader:
         finally:
             entry.began = None
 
-    def _load_verified(self, entry: Version, verified: Verification) -> LoadedModel:
+    def _load_verified(self, entry: Version, verified: Verification, processes: LoadProcesses) -> LoadedModel:
         model = LoadedModel.load(entry.name, entry.version, self.settings, verified)
-        self.on_load(model)
+        if processes.compiler is None:
+            self.on_load(model)
         return model
 
     async def _verify_now_or_compiled(self, entry: Version) -> tuple[LoadProcesses, Verification]:

@@ -7,17 +7,27 @@ and those that are refused by their headers, go the full way, through the applic
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import UnsupportedMedia
 from spikeserve.service.http.access import ORIGIN, SITE, Access
-from spikeserve.service.inference.decoding.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, FORM, JSON, NPY
-from spikeserve.service.inference.decoding.readers import Reader, readers_of
+from spikeserve.service.inference.decoding.media import (
+    BYTES,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    FORM,
+    JSON,
+    NPY,
+    PREDICT_TYPES,
+    RECORDS,
+    media_type,
+)
+from spikeserve.service.inference.decoding.readers import readers_of
 from spikeserve.service.inference.protocols.native.endpoint import NativeEndpoint
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
 from spikeserve.service.inference.protocols.v2.endpoint import InferEndpoint
 from spikeserve.service.inference.scheduling.frames import Endpoint, Extras, Frames, HttpEndpoint, RepeatCache
-from spikeserve.service.inference.scheduling.pipeline import TIMEOUT
+from spikeserve.service.inference.scheduling.pipeline import MAX_DIGITS, TIMEOUT
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
@@ -26,18 +36,15 @@ from spikeserve.service.telemetry.record import PARENT, STATE, TIMING_WANTED, Tr
 
 RARE = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 NEW = frozenset({REQUEST_ID, PARENT, STATE})
-KINDS = {JSON + b"; charset=utf-8": JSON, JSON + b";charset=utf-8": JSON}  # what nearly every client writes
 OF_PAGES = frozenset({ORIGIN, SITE})
-ASKING = frozenset({ORIGIN, TIMING_WANTED, CONTENT_ENCODING, HEADER_LENGTH_BYTES})
+ASKING = frozenset({AUTHORIZATION, ORIGIN, TIMEOUT, TIMING_WANTED, CONTENT_ENCODING, HEADER_LENGTH_BYTES})
 PACKED = (b"gzip", b"x-gzip")
-AMPLE_MILLISECONDS = 1000  # for an ordinary request, which is answered in some: no such deadline passes before
 OF_BYTES = (b"", BYTES, JSON)  # the types that a body of the protocol v2 may have
-OF_NUMBERS = (*OF_BYTES, NPY, FORM)  # and one of the native protocol; curl says FORM of any file
-KEEP_ALIVE = b"keep-alive"
+OF_NUMBERS = (*OF_BYTES, NPY, RECORDS, FORM)  # and one of the native protocol; curl says FORM of any file
 END = b"\r\n\r\n"  # of headers
 MAX_HEAD_BYTES = 1024  # of one that is known
 PREDICT = "/predict"  # of the paths that are ordinary, whom the same keys and origins may ask
-MAX_DIGITS = 5  # of the length of an ordinary body's JSON, and of a deadline's milliseconds
+MAX_JSON_DIGITS = 5  # of the length of a short body's JSON
 
 
 class Gate:
@@ -55,8 +62,8 @@ class Gate:
         self.heads = RepeatCache[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
         self.frames: Frames = RepeatCache()
 
-    def known(self, data: bytes) -> tuple[Endpoint, bytes, Trace | None, bytes, bytes] | None:
-        """Find a request's endpoint, id and trace by the bytes of its headers, and with them its data and its body.
+    def known(self, data: bytes) -> tuple[Endpoint, bytes, Trace | None, bytes] | None:
+        """Find a request's endpoint, id and trace by the bytes of its headers, and with them its body.
 
         None for headers that are not remembered, and where `data` is not one whole request.
         """
@@ -66,7 +73,7 @@ class Gate:
         entry = self.heads.values.get(data[:end])
         if entry is None or len(data) - end != entry[1] or self.catalog.draining:
             return None
-        return entry[0], request_id_of({}), self._trace({}) if self.tracing else None, data, data[end:]
+        return entry[0], request_id_of({}), self._trace({}) if self.tracing else None, data[end:]
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
         """Remember headers byte for byte once they were admitted twice, unless they hold an id or a trace."""
@@ -81,24 +88,29 @@ class Gate:
             self._list()
         by_name = dict(headers)
         kind = by_name.get(CONTENT_TYPE) or (JSON if CONTENT_ENCODING in by_name else b"")
-        endpoint = self.endpoints.get((url, KINDS.get(kind.lower(), kind)))
+        endpoint = self.endpoints.get((url, kind)) or self.endpoints.get((url, _plain(by_name) or b"?"))
         if endpoint is None or not 0 < body_bytes <= SMALL_BODY or self.catalog.draining:
             return None
-        if len(by_name) != len(headers) or not RARE.isdisjoint(by_name) or not _is_ample(by_name.get(TIMEOUT)):
-            return None
-        if by_name.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
+        if len(by_name) != len(headers) or not RARE.isdisjoint(by_name):
             return None
         key = bearer_key(by_name.get(AUTHORIZATION, b"")) if self.is_keyed else None
         is_guarded = self.is_keyed or not OF_PAGES.isdisjoint(by_name)
         if is_guarded and self.access.refusal(PREDICT, by_name, key):
             return None
         if not ASKING.isdisjoint(by_name):
-            length = by_name.get(HEADER_LENGTH_BYTES)
-            if by_name.get(CONTENT_ENCODING, PACKED[0]) not in PACKED or not (length is None or _is_short(length)):
+            length, milliseconds = by_name.get(HEADER_LENGTH_BYTES), by_name.get(TIMEOUT)
+            if by_name.get(CONTENT_ENCODING, PACKED[0]) not in PACKED or not (
+                _is_short(length, MAX_JSON_DIGITS) and _is_short(milliseconds, MAX_DIGITS)
+            ):
                 return None
             json_bytes = int(length or 0) if endpoint.is_v2 else 0
-            lines = self._cors(by_name.get(ORIGIN))
-            endpoint = endpoint.plus(Extras(lines, TIMING_WANTED in by_name, CONTENT_ENCODING in by_name, json_bytes))
+            lines, is_timed, is_packed = (
+                self._cors(by_name.get(ORIGIN)),
+                TIMING_WANTED in by_name,
+                CONTENT_ENCODING in by_name,
+            )
+            key = bearer_key(by_name.get(AUTHORIZATION, b"")) or b""
+            endpoint = endpoint.plus(Extras(lines, is_timed, is_packed, json_bytes, key, int(milliseconds or 0)))
         return endpoint, request_id_of(by_name), self._trace(by_name) if self.tracing else None
 
     def _trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
@@ -129,22 +141,23 @@ class Gate:
 
     def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], HttpEndpoint]]:
         """Yield the paths of a version, native and, but for the default model's own, of the protocol v2."""
-        rows, events = readers_of(model)
-        if rows is None and events is None:
-            return
-        reader_of = events or (lambda _: cast("Reader", rows))
-        for kind in OF_NUMBERS if rows is not None else (JSON, b""):
-            of = f"{route}/predict", model, self.frames
-            yield (f"{path}/predict".encode(), kind), NativeEndpoint(kind, reader_of, *of, events=rows is None)
-        if path and rows is not None:
-            endpoint = InferEndpoint(rows, self.services.blobs, f"/v2{route}/infer", model, self.frames)
-            yield from (((f"/v2{path}/infer".encode(), kind), endpoint) for kind in OF_BYTES)
+        readers = readers_of(model)
+        for kind in OF_NUMBERS:
+            endpoint = NativeEndpoint(kind, readers, f"{route}/predict", model, self.frames)
+            yield (f"{path}/predict".encode(), kind), endpoint
+        if path:
+            infer = InferEndpoint(readers.rows, self.services.blobs, f"/v2{route}/infer", model, self.frames)
+            yield from (((f"/v2{path}/infer".encode(), kind), infer) for kind in OF_BYTES)
 
 
-def _is_ample(timeout: bytes | None) -> bool:
-    """Return whether a deadline, if there is one, is no less than AMPLE_MILLISECONDS."""
-    return timeout is None or (_is_short(timeout) and int(timeout) >= AMPLE_MILLISECONDS)
+def _plain(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """Return a Content-Type with parameters without them; None where it is none that a route takes."""
+    try:
+        return media_type(headers, *PREDICT_TYPES)
+    except UnsupportedMedia:
+        return None
 
 
-def _is_short(number: bytes) -> bool:
-    return number.isdigit() and len(number) <= MAX_DIGITS and int(number) > 0
+def _is_short(number: bytes | None, digits: int) -> bool:
+    """Whether a number, if there is one, is positive and has at most so many digits."""
+    return number is None or (number.isdigit() and len(number) <= digits and int(number) > 0)

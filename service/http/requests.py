@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spikeserve.service.catalog.catalog import Catalog
-from spikeserve.service.errors import ShuttingDown
+from spikeserve.service.errors import NOT_ENDED, ShuttingDown, unexpected
 from spikeserve.service.http.access import METRICS, PROBES, Access
 from spikeserve.service.http.answers import error_response
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body, BodyLimits
@@ -128,13 +128,12 @@ class RequestMiddleware:
             if exchange.status is not None:  # part of the answer was sent, and the server closes the connection soon
                 await exchange.body.wait_for_disconnect()
                 return
-            sentence = "the server is shutting down and could not wait for this request to end"
-            answer = error_response(ShuttingDown.status, sentence, ShuttingDown.headers)
+            answer = error_response(ShuttingDown.status, NOT_ENDED, ShuttingDown.headers)
             await answer(scope, receive, exchange.send)
         except Exception as error:
             request_id, exchange.record.error = exchange.record.request_id.decode(), type(error).__qualname__
             self.access.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
-            sentence = f"something went wrong here; the log has it as request {request_id}"
+            sentence = unexpected(request_id)
             if exchange.status == HTTPStatus.SWITCHING_PROTOCOLS:
                 await send({"type": "websocket.close", "code": SERVER_FAILED, "reason": sentence[:REASON_BYTES]})
                 return

@@ -2,9 +2,8 @@
 
 Headers and bodies, what a client sends ahead of its answers and answers that it does not read are limited in bytes and
 time. A refused request gets a JSON error, an id, a log line and a metric of its own (it never reached the application),
-and its connection closes. An ordinary request (`service.http.gate`) does not reach it either: the tick
-(`service.inference.scheduling.tick`) answers it, or declines, and then the application is asked as if it had come first
-(`service.process.cycle`).
+and its connection closes. What the gate admits (`service.http.gate`) does not reach it either: the batcher
+(`service.inference.scheduling.batcher`) answers it. All else the application answers (`service.process.cycle`).
 
 `Connection` is an `asyncio.Protocol` on httptools, given to uvicorn by its public `Config(http=…)`. What uvicorn passes
 to such a class, asks of it and lets it use is described nowhere; tests/service/process/test_private_parts.py holds that
@@ -20,9 +19,10 @@ httptools accepts CR LF alone as the end of a line; `service.process.backlog` re
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, ClassVar, cast
@@ -31,21 +31,20 @@ from urllib.parse import unquote
 import httptools
 import structlog
 import uvicorn
+from starlette.requests import ClientDisconnect
 
-from spikeserve.models.errors import InvalidInput
-from spikeserve.service.errors import Overloaded, ServiceError, shown
+from spikeserve.service.errors import NOT_ENDED, BodyTooSlow, DeadlineExceeded, Overloaded, ShuttingDown, shown
 from spikeserve.service.http.answers import error_body
 from spikeserve.service.http.gate import Gate
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.scheduling.answer import JSON_LINE, Content
-from spikeserve.service.inference.scheduling.frames import Endpoint
-from spikeserve.service.inference.scheduling.tick import Tick
+from spikeserve.service.inference.scheduling.batcher import Batcher
 from spikeserve.service.process.backlog import Backlog
 from spikeserve.service.process.cycle import CLOSE, CONTINUE, SCOPE, Cycle
+from spikeserve.service.process.entry import HttpEntry
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 from spikeserve.service.process.websockets import WebSocketConnection, handshake_error
 from spikeserve.service.telemetry.access import REQUEST_ID, request_id_of
-from spikeserve.service.telemetry.record import Trace
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
 UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole
@@ -54,7 +53,6 @@ WORK_PER_TURN = 512  # chunks of a body, and the rest of a part, before other co
 WORK_OF_A_PART = 8  # in chunks; a body full of empty lines has a part for each
 IDLE_SECONDS = 0.05  # that a connection stays open at the end, so that what lies in its socket's buffer is answered
 PROBE_SECONDS = 0.5  # between the probes of a client that has closed its sending half, and may have left
-BODY_SECONDS = 0.05  # for the body of an ordinary request; the application waits for one that takes longer
 START_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 STREAM_PATH = re.compile(rb"/models/[^/?]+(/versions/[^/?]+)?/stream(\?.*)?")  # where WebSockets are accepted
 
@@ -76,42 +74,6 @@ class ConnectionLimits:
     lost: Callable[[tuple[str, int]], None] = lambda _: None
 
 
-@dataclass(slots=True, eq=False)
-class OrdinaryRequest:
-    """An ordinary request, until it is answered or goes the full way."""
-
-    connection: Connection
-    endpoint: Endpoint
-    request_id: bytes
-    trace: Trace | None
-    data: bytes = b""  # all of it, where the parser has seen nothing of it
-    body: bytes = b""
-    more_body: bool = True  # is to come
-    settled: bool = False  # the tick has it
-    withdrawn: bool = False  # the application has it
-    started: float = field(default_factory=perf_counter)
-
-    def feed(self, body: bytes, *, more: bool) -> None:
-        """Take a part of the body."""
-        self.body += body
-        self.more_body = more
-
-    def answer(self, content: Content) -> None:
-        """Send the answer."""
-        self.connection.answer(self.request_id, content)
-
-    def decline(self) -> None:
-        """Send it the full way."""
-        self.connection.ask_application()
-
-    def refuse(self, error: ServiceError | InvalidInput, status: HTTPStatus) -> None:
-        """Send an error."""
-        headers = error.headers.items() if isinstance(error, ServiceError) else ()
-        lines = self.connection.lines_of((name.lower().encode(), value.encode()) for name, value in headers)
-        content = Content(error_body(str(error)), lines, JSON_LINE + self.endpoint.extras.lines)
-        self.connection.answer(self.request_id, content, status)
-
-
 class Connection(asyncio.Protocol):
     """A connection with `limits`.
 
@@ -121,7 +83,7 @@ class Connection(asyncio.Protocol):
 
     limits: ClassVar[ConnectionLimits]
     gate: ClassVar[Gate | None] = None  # without one, the application answers every request
-    tick: ClassVar[Tick | None] = None
+    batcher: ClassVar[Batcher | None] = None  # the same
     websocket: ClassVar[type[WebSocketConnection] | None] = None  # without one, there are no streams
     selector: ClassVar[TimedSelector]
     turns: ClassVar[Turns]  # of requests that were sent ahead
@@ -134,10 +96,12 @@ class Connection(asyncio.Protocol):
         self.loop: asyncio.AbstractEventLoop = _loop or asyncio.get_running_loop()
         self.parser = httptools.HttpRequestParser(self)
         self.backlog = Backlog(self.limits.budget)
-        self.request: OrdinaryRequest | Cycle | None = None  # that is not answered yet
-        # Whether it waits for a turn, parses what the tick has declined, closes after the answer, closes soon and
-        # ignores what it receives, and whether its client sends no more.
-        self.waits_for_turn = self.declined = self.closes = self.refused = self.at_end = False
+        self.request: HttpEntry | Cycle | None = None  # that is not answered yet
+        self.rest: list[bytes] = []  # pieces of its answer that are not written yet, the next one last
+        self.sent: Callable[[], object] | None = None  # what to call once they are
+        # Whether it waits for a turn, closes after the answer, closes soon and ignores what it receives, and whether
+        # its client sends no more.
+        self.waits_for_turn = self.closes = self.refused = self.at_end = False
         self.url, self.head = b"", b""  # the second is empty where the headers came in more than one piece
         self.headers: list[tuple[bytes, bytes]] = []  # of the request that is not answered yet
         self.in_headers = True  # from the end of a request to the end of the next one's headers
@@ -160,9 +124,10 @@ class Connection(asyncio.Protocol):
         self._watch(self.limits.header_seconds, self._refuse_late)
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Tell the application that the client has left, and drop what was received."""
+        """End the request whose client has left, and drop what was received."""
         self.server_state.connections.discard(self)
-        self.ask_application()  # it tells the log and the metrics
+        self.end_entry(ClientDisconnect())
+        self._drop_rest()
         if isinstance(self.request, Cycle):
             self.request.end()
         self.writable.set()
@@ -186,7 +151,9 @@ class Connection(asyncio.Protocol):
 
     def _probe(self) -> None:
         """Send 100 Continue where the answer has not begun: only writing tells whether the client has left."""
-        if isinstance(self.request, Cycle) and self.request.head is None and self.parser.get_http_version() == "1.1":
+        request = self.request
+        has_begun = request.is_over if isinstance(request, HttpEntry) else request is None or request.head is not None
+        if not has_begun and self.parser.get_http_version() == "1.1":
             self.transport.write(CONTINUE)
             self._watch(PROBE_SECONDS, self._probe)
 
@@ -215,7 +182,7 @@ class Connection(asyncio.Protocol):
             return
         is_long, gate = self.selector.is_long, self.gate
         if gate is not None and not is_long and self._is_idle() and (known := gate.known(data)):
-            self._set_ordinary(OrdinaryRequest(self, *known, more_body=False))
+            self._set_entry(HttpEntry(self, *known, more_body=False))
             self._settle(alone=True)
             return
         self.backlog.add(data)
@@ -274,15 +241,35 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def _settle(self, *, alone: bool) -> None:
-        """Have an ordinary request answered, or wait for the rest of its body."""
-        ordinary = self.request
-        if self.tick is None or not isinstance(ordinary, OrdinaryRequest) or ordinary.settled:
+        """Have an entry answered, or wait for the rest of its body."""
+        entry = self.request
+        if self.batcher is None or not isinstance(entry, HttpEntry) or entry.settled:
             return
-        if not ordinary.more_body:
-            ordinary.settled, self.late = True, None
-            self.tick.add(ordinary, alone=alone)
+        if not entry.more_body:
+            entry.settled, self.late = True, None
+            self.batcher.add(entry, alone=alone)
+            if self.at_end and not entry.is_over:
+                self._watch(PROBE_SECONDS, self._probe)
         elif self.late is None:
-            self._watch(BODY_SECONDS, self.ask_application)
+            milliseconds = entry.endpoint.extras.milliseconds
+            self._watch(min(self.limits.client_seconds, milliseconds / 1000 or math.inf), self._end_late)
+
+    def _end_late(self) -> None:
+        """End an entry whose body does not come in time."""
+        entry, seconds = self.request, self.limits.client_seconds
+        if isinstance(entry, HttpEntry):
+            got, expected = f"the body had {len(entry.body)} bytes", "expected all of it by then"
+            is_slow = perf_counter() - entry.started >= seconds
+            self.end_entry(
+                BodyTooSlow(f"{got} after {seconds:g} seconds, {expected}")
+                if is_slow
+                else DeadlineExceeded(f"{got} when the request's time was over, {expected}")
+            )
+
+    def end_entry(self, error: Exception) -> None:
+        """End the request by an error, if the batcher answers it and has not yet."""
+        if self.batcher is not None and isinstance(self.request, HttpEntry):
+            self.batcher.end(self.request, error)
 
     def _is_idle(self) -> bool:
         """Return whether the next request may begin, and nothing was received of it."""
@@ -293,10 +280,10 @@ class Connection(asyncio.Protocol):
         """Return whether the answer before is not complete, or its client does not read."""
         return self.request is not None or not self.writable.is_set()
 
-    def _set_ordinary(self, ordinary: OrdinaryRequest | None) -> None:
-        self.request, self.late = ordinary, None
+    def _set_entry(self, entry: HttpEntry | None) -> None:
+        self.request, self.late = entry, None
         if self.gate is not None:
-            self.gate.metrics.requests.in_flight += 1 if ordinary else -1
+            self.gate.metrics.requests.in_flight += 1 if entry else -1
 
     def _parse_part(self, part: bytes | memoryview) -> None:
         self.head = bytes(part) if self.in_headers and not self.non_body_bytes else b""
@@ -370,11 +357,12 @@ class Connection(asyncio.Protocol):
         if self.parser.should_upgrade():
             return  # it is parsed again
         self.in_headers, self.non_body_bytes = False, 0
-        gate = None if self.declined else self.gate
+        gate = self.gate
         may_be = self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1"
         if gate is not None and may_be and (admitted := gate.admit(self.url, self.headers, self.body_left)):
-            self._set_ordinary(OrdinaryRequest(self, *admitted))
-            if self.head:
+            self._set_entry(HttpEntry(self, *admitted))
+            self.closes |= not self.parser.should_keep_alive()
+            if self.head and not self.closes:
                 gate.learn(self.head, self.headers, admitted[0], self.body_left)
         else:
             self._ask()
@@ -411,30 +399,37 @@ class Connection(asyncio.Protocol):
         task.add_done_callback(self.server_state.tasks.discard)
         return self.request
 
-    def ask_application(self) -> None:
-        """Give the ordinary request to the application, with what has come of its body."""
-        ordinary = self.request
-        if not isinstance(ordinary, OrdinaryRequest):
-            return
-        self._set_ordinary(None)
-        ordinary.withdrawn = True
-        if ordinary.data:
-            self.declined = True
-            self._parse_part(ordinary.data)
-            self.declined = False
-        else:
-            self._ask().feed(ordinary.body, more=ordinary.more_body)
-
-    def answer(self, request_id: bytes, content: Content, status: HTTPStatus = HTTPStatus.OK) -> None:
-        """Answer the ordinary request, with the bytes that the application would send."""
-        self._set_ordinary(None)
+    def answer(self, status: int, content: Content | None, sent: Callable[[], object] | None = None) -> None:
+        """Answer the entry as its client reads, and then call `sent`; of no content, send nothing."""
         self.closes = self.closes or (self.gate is not None and self.gate.catalog.draining)
-        self.write(status, content, request_id)
-        self.over()
+        entry, self.sent = cast(HttpEntry, self.request), sent
+        if content is None or self.transport.is_closing():
+            self._drop_rest()
+            self._set_entry(None)
+            return
+        self.rest = list(reversed(content.more))
+        self.write(status, content, entry.request_id)
+        self._write_rest()
+
+    def _write_rest(self) -> None:
+        """Write pieces of the answer while the client reads; go on after the last one."""
+        while self.rest and self.writable.is_set():
+            self.transport.write(self.rest.pop())
+        if not self.rest:
+            self._drop_rest()
+            self._set_entry(None)
+            self.over()
+
+    def _drop_rest(self) -> None:
+        """Give back what is held for the answer."""
+        self.rest, sent, self.sent = [], self.sent, None
+        if sent is not None:
+            sent()
 
     def write(self, status: int, content: Content, request_id: bytes) -> None:
         """Write an answer that is not the application's."""
-        own = b"content-length: %d\r\n%s%s: %s\r\n" % (len(content.body), content.lines, REQUEST_ID, request_id)
+        length = len(content.body) + sum(map(len, content.more))
+        own = b"content-length: %d\r\n%s%s: %s\r\n" % (length, content.lines, REQUEST_ID, request_id)
         lines = (content.headers, own, CLOSE if self.closes else b"")
         self.transport.write(self.head_of(status, *lines) + content.body)
 
@@ -502,7 +497,9 @@ class Connection(asyncio.Protocol):
         """Release the limits once the client has read enough, and go on; the time is that of the whole answer."""
         self.writable.set()
         self.unread.resize(0)
-        if self.request is None:
+        if self.rest:
+            self._write_rest()
+        elif self.request is None:
             self.over()
 
     def _drop_answer(self, why: str = "not read in time") -> None:
@@ -524,7 +521,7 @@ class Connection(asyncio.Protocol):
         self.backlog.clear()
         if self.request is not None and not self.request.more_body:
             return  # after the answer to the request before
-        self.ask_application()
+        self.end_entry(ClientDisconnect())
         if not isinstance(self.request, Cycle) or self.request.head is None:
             self.write(status, Content(error_body(sentence), JSON_LINE), request_id)
         self.transport.close()
@@ -533,30 +530,31 @@ class Connection(asyncio.Protocol):
 def connection_class(limits: ConnectionLimits, selector: TimedSelector, *shared: Any) -> type[Connection]:
     """Return the class of connections with these limits, for `uvicorn.Config(http=…)`, on the selector's event loop.
 
-    `shared` are a gate, the tick that answers the ordinary requests that it admits, and the class of WebSockets.
+    `shared` are a gate, the batcher that answers what it admits, and the class of WebSockets.
     """
-    members = dict(zip(("gate", "tick", "websocket"), shared, strict=False))
+    members = dict(zip(("gate", "batcher", "websocket"), shared, strict=False))
     turns = {"turns": Turns(selector), "first_turns": Turns(selector, MAX_TURNS)}
     return type("Connection", (Connection,), {"limits": limits, "selector": selector, **members, **turns})
 
 
 def requests_in_progress(server: uvicorn.Server) -> set[object]:
-    """Return the ordinary requests that are not answered, and the tasks that answer others."""
+    """Return the entries that are not answered, and the tasks that answer other requests."""
     connections: Iterable[object] = server.server_state.connections
-    ordinary = {each.request for each in connections if isinstance(each, Connection)}
-    return {*server.server_state.tasks, *(each for each in ordinary if isinstance(each, OrdinaryRequest))}
+    entries = {each.request for each in connections if isinstance(each, Connection)}
+    return {*server.server_state.tasks, *(each for each in entries if isinstance(each, HttpEntry))}
 
 
-async def cancel_requests(server: uvicorn.Server) -> set[asyncio.Task[None]]:
-    """Cancel the requests that are not answered, so that the application answers each; return their tasks."""
-    for connection in server.server_state.connections:
+async def cancel_requests(server: uvicorn.Server, seconds: float) -> None:
+    """End the requests that are not answered, each with a 503, and wait for that up to `seconds`."""
+    for connection in list(server.server_state.connections):
         if isinstance(connection, Connection):
-            connection.ask_application()
+            connection.end_entry(ShuttingDown(NOT_ENDED))
     await asyncio.sleep(0)  # a task that has not begun would be gone without an answer
     tasks = set(server.server_state.tasks)
     for task in tasks:
         task.cancel()
-    return tasks
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
 
 
 def abort_connections(server: uvicorn.Server) -> bool:

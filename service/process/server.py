@@ -28,7 +28,6 @@ from fastapi import FastAPI
 
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.http.gate import Gate
-from spikeserve.service.inference.scheduling.tick import Tick
 from spikeserve.service.process.connections import (
     ConnectionLimits,
     abort_connections,
@@ -84,7 +83,6 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
         self.selector = TimedSelector(services.iteration)
-        self.tick = Tick(services.metrics, services.iteration, settings.max_queue, services.tracing)
         requests, budget, seconds = services.metrics.requests, services.budget, settings.client_seconds
         streams = websocket_class(seconds, budget, self.selector)
         lost = services.sequences.connection_lost
@@ -95,7 +93,7 @@ class Server(uvicorn.Server):
                 interface="asgi3",
                 log_config=None,
                 access_log=False,
-                http=connection_class(limits, self.selector, Gate(services), self.tick, streams),
+                http=connection_class(limits, self.selector, Gate(services), services.batcher, streams),
                 ws="none",  # the connections open them
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,  # a short message could become long
@@ -123,7 +121,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         host = sockets[0].getsockname()[0] if sockets else self.settings.host
         for protocol, port in protocols_of(self.settings).values():
-            self.protocols.append(await protocol.start(self.services, self.tick, host, port))
+            self.protocols.append(await protocol.start(self.services, host, port))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Start to drain; exit at once if it is draining already."""
@@ -175,7 +173,7 @@ class Server(uvicorn.Server):
         left = self._grace_left()
         if left == 0 and requests_in_progress(self):  # each is answered 503, see `service.http.requests`
             self.status = UNFINISHED
-            await asyncio.wait(await cancel_requests(self), timeout=LAST_ANSWER_SECONDS)
+            await cancel_requests(self, LAST_ANSWER_SECONDS)
         for each in self.protocols:
             if left == 0 and await each.cancel_all():
                 self.status = UNFINISHED

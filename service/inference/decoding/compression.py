@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from spikeserve.service.errors import MalformedBody, TooLarge
-from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body
+from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES
 
 GZIP_WINDOW, ZLIB_WINDOW, RAW_WINDOW = 31, 15, -15  # zlib's numbers for the three forms
 MAX_MEMBERS = 2**14  # of one gzip body: each costs microseconds, however short; 64 KiB is a common length of one
@@ -23,20 +23,20 @@ class Encoding(StrEnum):
     DEFLATE = "deflate"
 
 
-def unpack(packed: bytes, encoding: Encoding, body: Body) -> bytes:
-    """Decompress `packed`, which was read from `body`; several gzip members make one content, as RFC 1952 says.
+def unpack(packed: bytes, encoding: Encoding, most: int, reserve: Callable[[int], None]) -> bytes:
+    """Decompress to at most `most` bytes; several gzip members make one content, as RFC 1952 says.
 
-    What is longer than UNRESERVED_BYTES is counted in the memory budget of `body` while it grows. Raises MalformedBody,
-    Overloaded, and TooLarge beyond `body.limits.max_bytes`.
+    `reserve` reserves the bytes of what is longer than UNRESERVED_BYTES while it grows. Raises MalformedBody,
+    TooLarge and Overloaded.
     """
-    most, size, reserved = body.limits.max_bytes, 0, 0
+    size, reserved = 0, 0
     pieces: list[bytes] = []
     for piece in _pieces(packed, encoding):
         size += len(piece)
         if size > most:
             raise TooLarge(f"the body has more than {most} bytes once it is unpacked, expected at most {most}")
         if size > UNRESERVED_BYTES:
-            body.reserve(size - reserved)
+            reserve(size - reserved)
             reserved = size
         pieces.append(piece)
     return b"".join(pieces)

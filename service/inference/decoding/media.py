@@ -103,4 +103,8 @@ def unpacking(headers: Mapping[bytes, bytes], body: Body) -> Unpack | None:
         encoding = Encoding(ALIASES.get(name, name))
     except ValueError:
         raise UnsupportedMedia(f"Content-Encoding is {shown(name)}, expected gzip, deflate or none") from None
-    return None if encoding is Encoding.IDENTITY else partial(unpack, encoding=encoding, body=body)
+    return (
+        None
+        if encoding is Encoding.IDENTITY
+        else partial(unpack, encoding=encoding, most=body.limits.max_bytes, reserve=body.reserve)
+    )

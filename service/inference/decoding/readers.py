@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -54,24 +55,23 @@ _readers: WeakKeyDictionary[LoadedModel, Readers] = WeakKeyDictionary()
 
 
 def readers_of(model: LoadedModel) -> Readers:
-    """Return a model's readers: the first call, on a thread, may compile their kernels."""
-    if model not in _readers:
-        _readers[model] = _make(model)
-    return _readers[model]
+    """Return the readers that were made for a model."""
+    return _readers.get(model, Readers())
 
 
-def _make(model: LoadedModel) -> Readers:
-    """Make a model's readers; none where nothing runs on the event loop, or each step has currents of its own."""
+def make_readers(model: LoadedModel) -> None:
+    """Make a model's readers, on a thread; none where each step has currents of its own, or Numba is not installed."""
     task = model.spec
-    if not model.engine.is_bounded or task.coding is Coding.CURRENT:
-        return Readers()
+    if task.coding is Coding.CURRENT or find_spec("numba") is None:
+        return
     from spikeserve.service.inference.decoding.json_events import EventReader  # here, since Numba may not be installed
     from spikeserve.service.inference.decoding.rows import RowReader, compile_reader
 
     compile_reader()
     if task.coding is not Coding.SPIKES:
-        return Readers(rows=RowReader(task))
-    return Readers(events=partial(EventReader, task) if EventCoder(task).current is not None else None)
+        _readers[model] = Readers(rows=RowReader(task))
+    elif EventCoder(task).current is not None:
+        _readers[model] = Readers(events=partial(EventReader, task))
 
 
 def prepare(engine: str) -> None:

@@ -20,10 +20,11 @@ from spikeserve.models.spec import Coding
 from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import TooLarge
+from spikeserve.service.inference.decoding.media import Unpack
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.decoding.readers import FLOAT32, Reader
 from spikeserve.service.inference.scheduling.answer import Renderer
-from spikeserve.service.inference.scheduling.query import RunOptions
+from spikeserve.service.inference.scheduling.query import Codec, Query, RunOptions
 from spikeserve.service.telemetry.access import line_template
 
 MAX_KNOWN = 1024  # frames of all endpoints, and as many heads; when there are more, all are forgotten
@@ -74,13 +75,16 @@ class Span(NamedTuple):
 class Extras(NamedTuple):
     """Options in a request's headers: header lines for its answer, whether it has timings, whether the body is gzip.
 
-    `json_bytes` is the length of the JSON before binary values; 0 where the body is all JSON or all an array.
+    `json_bytes` is the length of the JSON before binary values; 0 where the body is all JSON or all an array. `key` is
+    the client's; `milliseconds` are until its deadline, 0 where it has none of its own.
     """
 
     lines: bytes = b""
     timing: bool = False
     packed: bool = False
     json_bytes: int = 0
+    key: bytes = b""
+    milliseconds: int = 0
 
 
 class Group(NamedTuple):
@@ -139,10 +143,9 @@ Match: TypeAlias = tuple[Frame, bytes, Span]  # made for every request, which a 
 
 
 class DecodedBody(NamedTuple):
-    """The result of a protocol's decoder: frame, samples, and whether a kernel may read bodies of this frame."""
+    """The frame of a decoded body, and whether a kernel may read bodies of this frame."""
 
     frame: Frame
-    samples: FloatArray | Inputs
     is_plain: bool
 
 
@@ -164,10 +167,14 @@ class Endpoint:
         endpoint.extras = extras
         return endpoint
 
-    def find(self, body: bytes) -> Match | None:
-        """Find the frame of a body and where its numbers are; None where it asks for more than a plain answer.
+    def codec(self, unpack: Unpack | None = None) -> Codec:
+        """Return the decoder of a body, which `unpack` decompresses first."""
+        raise NotImplementedError
 
-        Raises what the protocol's codec raises.
+    def find(self, body: bytes) -> Match | Query | None:
+        """Find the frame of a body and where its numbers are, or decode it; None where that may take long.
+
+        Raises what the codec raises.
         """
         raise NotImplementedError
 
@@ -176,6 +183,7 @@ class HttpEndpoint(Endpoint):
     """One over HTTP; endpoints share their `frames`."""
 
     is_v2 = False
+    is_read = True  # whether a kernel reads any bodies
 
     def __init__(self, route: str, model: LoadedModel, frames: Frames) -> None:
         super().__init__(route, model)
@@ -186,25 +194,28 @@ class HttpEndpoint(Endpoint):
         """Find where the numbers of a body should be, or None where it has none."""
         raise NotImplementedError
 
-    def decode(self, body: bytes) -> DecodedBody | None:
-        """Decode a body; None where it asks for more than a plain answer. Raises what the protocol's codec raises."""
+    def framed(self, body: bytes, query: Any) -> DecodedBody | None:
+        """Return the frame of a decoded body; None where its request shares no batch on the event loop."""
         raise NotImplementedError
 
-    def find(self, body: bytes) -> Match | None:
-        """Find the frame of a body and where its numbers are; None where a batch cannot answer it."""
-        span = self.span(body)
+    def find(self, body: bytes) -> Match | Query | None:
+        """Find the frame of a body and where its numbers are, or decode it; None where that may take long."""
+        span = self.span(body) if self.is_read else None
         start, stop, brackets = span or (0, 0, 0)
         key = self.model, type(self), body[:start], body[stop:], brackets
         if span is not None and (known := self.frames.values.get(key)) is not None:
             return known, body, span
-        if (decoded := self.decode(body)) is None:
-            return None
-        frame = decoded.frame
-        if span is not None and decoded.is_plain and self._reads((frame, body, span), decoded.samples, key):
+        query = self.codec().decode_small(body)
+        if query is None or not self.is_read or (decoded := self.framed(body, query)) is None:
+            return query
+        frame, samples = decoded.frame, query.samples
+        if len(samples) not in frame.counts:
+            return query
+        if span is not None and decoded.is_plain and self._reads((frame, body, span), samples, key):
             return frame, body, span
-        if not isinstance(decoded.samples, np.ndarray):
-            return None
-        numbers = decoded.samples.tobytes()
+        if not isinstance(samples, np.ndarray):
+            return query
+        numbers = samples.tobytes()
         return frame._replace(dtype=FLOAT32), numbers, Span(0, len(numbers), 0)
 
     def array_at(self, body: bytes, start: int) -> Span | None:

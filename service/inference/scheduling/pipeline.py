@@ -14,7 +14,7 @@ from traceback import clear_frames
 from starlette.requests import ClientDisconnect
 
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.errors import DeadlineExceeded, MalformedHeader, shown
+from spikeserve.service.errors import MalformedHeader, late, shown
 from spikeserve.service.inference.decoding.body import RequestBody
 from spikeserve.service.inference.scheduling.job import Answer, Job, RawJob, Work
 from spikeserve.service.inference.scheduling.query import NOBODY, SMALL_BODY, Codec, Sender
@@ -54,16 +54,12 @@ class Pipeline:
             answer = await self._answer(model, codec, body, self._deadline(headers), sender)
         except Exception as error:
             clear_frames(error.__traceback__)  # which hold the job, and it the error: a cycle, with the body in it
-            if isinstance(error, DeadlineExceeded):
-                self.metrics.queues.expired.of(model.name).inc()
-            elif isinstance(error, ClientDisconnect):
-                self.metrics.queues.abandoned.of(model.name).inc()
+            self.metrics.queues.count_end(model.name, error)
             raise
         finally:
             model.requests.count -= 1
         record.labels["samples"] = answer.record.samples
         record.answer = answer.record
-        self.metrics.models.count_answer(model, answer.record)
         return answer
 
     async def _answer(
@@ -74,42 +70,38 @@ class Pipeline:
         content = await body.read(deadline)
         times = Times(perf_counter())
         if deadline <= asyncio.get_running_loop().time():
-            raise _late(model)
+            raise late(model.name)
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
         job = Job.begin(model, times, sender)
-        stage: RawJob | Work = RawJob(job, codec, content, body.reserve)
-        if query is not None:
-            stage = Work.of(job, query, times.arrived, body.reserve)
-        with self.scheduler.admitted(stage):
-            return await self._wait(job, deadline, body)
+        job.expire_at(deadline)
+        leaving = asyncio.get_running_loop().create_task(body.wait_for_disconnect())
+        leaving.add_done_callback(lambda _: job.fail(ClientDisconnect()))
+        try:
+            if query is None:
+                self.scheduler.admit(RawJob(job, codec, content, body.reserve))
+            else:
+                self.scheduler.admit(Work.of(job, query, times.arrived, body.reserve))
+            answer: Answer = await job.answer
+        finally:
+            leaving.cancel()
+            job.answer.cancel()
+        return answer
 
     def _deadline(self, headers: Mapping[bytes, bytes]) -> float:
         """Return the request's deadline, on the event loop's clock.
 
         It is set by the header X-Request-Timeout-Ms, up to the limit of the settings. Raises MalformedHeader.
         """
-        milliseconds, value = self.request_timeout_ms, headers.get(TIMEOUT)
-        if value is not None:
-            if not value.isdigit() or not value.strip(b"0"):
-                text = shown(value.decode("latin-1"))
-                raise MalformedHeader(f"X-Request-Timeout-Ms is {text}, expected whole milliseconds, at least 1")
-            if len(value) <= MAX_DIGITS:
-                milliseconds = min(milliseconds, int(value))
-        return asyncio.get_running_loop().time() + milliseconds / 1000
-
-    async def _wait(self, job: Job, deadline: float, body: RequestBody) -> Answer:
-        """Wait for the answer until the deadline, or until the client disconnects."""
-        leaving = asyncio.get_running_loop().create_task(body.wait_for_disconnect())
-        leaving.add_done_callback(lambda _: job.fail(ClientDisconnect()))
-        job.expire_at(deadline)
-        try:
-            answer: Answer = await job.answer
-        except DeadlineExceeded as error:
-            raise _late(job.model) from error
-        finally:
-            leaving.cancel()
-        return answer
+        most = self.request_timeout_ms
+        return asyncio.get_running_loop().time() + min(milliseconds_of(headers) or most, most) / 1000
 
 
-def _late(model: LoadedModel) -> DeadlineExceeded:
-    return DeadlineExceeded(f"model '{model.name}' did not answer within the time that the request had")
+def milliseconds_of(headers: Mapping[bytes, bytes]) -> int:
+    """Return the milliseconds that X-Request-Timeout-Ms asks for; 0 for none. Raises MalformedHeader."""
+    value = headers.get(TIMEOUT)
+    if value is None:
+        return 0
+    if not value.isdigit() or not value.strip(b"0"):
+        text = shown(value.decode("latin-1"))
+        raise MalformedHeader(f"X-Request-Timeout-Ms is {text}, expected whole milliseconds, at least 1")
+    return int(value) if len(value) <= MAX_DIGITS else 0

@@ -1,8 +1,9 @@
 """The scheduler: when, on which thread and in which batch each request runs.
 
-Requests that the tick does not answer (`service.inference.scheduling.tick`) wait in the bounded queue of their model's
-version for the worker threads, by the policy of the engine (`service.inference.scheduling.batching`). A job whose
-client has left or whose deadline has passed leaves its queue at once, and a run is stopped once all its jobs are over.
+Requests that do not run on the event loop (`service.inference.scheduling.batcher`) wait in the bounded queue of their
+model's version for the worker threads, by the policy of the engine (`service.inference.scheduling.batching`). A job
+whose client has left or whose deadline has passed leaves its queue at once, and a run is stopped once all its jobs are
+over.
 
 A job is SHORT or LONG by its price (`service.inference.scheduling.queue`). When a thread is free, a short job goes
 first, but after SHORT_TURNS of them a long one that waits has a turn; within a class the models are scheduled
@@ -18,8 +19,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -31,10 +31,10 @@ from spikeserve.models.engines import State
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.threads import Threads
-from spikeserve.service.errors import DeadlineExceeded, ShuttingDown, queue_full
+from spikeserve.service.errors import ShuttingDown, queue_full
 from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
-from spikeserve.service.inference.scheduling.job import Job, Part, RawJob, Terms, Work
+from spikeserve.service.inference.scheduling.job import Answer, Job, Part, RawJob, Terms, Work
 from spikeserve.service.inference.scheduling.query import SMALL_BODY, Query, RunOptions
 from spikeserve.service.inference.scheduling.queue import Price, Queue, Run
 from spikeserve.service.inference.scheduling.run import RunOutcome, compute
@@ -114,40 +114,36 @@ class Scheduler:
         """
         job = Job.begin(model, Times(perf_counter()))
         query = Query(inputs, RunOptions(inputs.time_steps), 0)
-        job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000)
-        try:
-            self.resume(Work(job, Terms(model, query.options, keeps_state=True), query, state))
-            ran: Part = await job.answer
-        except DeadlineExceeded as error:
-            raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error
-        finally:
-            _forget(job)
+        job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000, "a window within request_timeout_ms")
+        job.answer.add_done_callback(lambda _: job.holds.close())
+        self.resume(Work(job, Terms(model, query.options, keeps_state=True), query, state))
+        ran: Part = await job.answer
         return ran
 
-    @contextmanager
-    def admitted(self, stage: RawJob | Work) -> Iterator[None]:
-        """Admit a job, decoded or not; at the end it is over.
+    def admit(self, stage: RawJob | Work) -> None:
+        """Admit a job, decoded or not; once it is over, it is counted, and what is held for it is given back.
 
         Raises Overloaded, UnsupportedMedia, and InvalidRequest for a sequence that is not open.
         """
         job = stage.job
         self.require_room(job.model)
-        queue = self.queue(job.model)
-        queue.unstarted.add(job)
+        self.queue(job.model).unstarted.add(job)
         job.holds.callback(self._begin, job)
-        try:
-            if isinstance(stage, RawJob):
-                # A body so small that it was not decoded at once may stand for much.
-                short = SMALL_BODY < len(stage.body) <= SHORT_BODY
-                undecoded = self.undecoded[Price.SHORT if short else Price.LONG]
-                undecoded[stage] = None
-                job.holds.callback(undecoded.pop, stage, None)
-            else:
-                self._enter(stage)
-            self._dispatch()
-            yield
-        finally:
-            _forget(job)
+        job.answer.add_done_callback(partial(self._over, job))
+        if isinstance(stage, RawJob):
+            # A body so small that it was not decoded at once may stand for much.
+            short = SMALL_BODY < len(stage.body) <= SHORT_BODY
+            undecoded = self.undecoded[Price.SHORT if short else Price.LONG]
+            undecoded[stage] = None
+            job.holds.callback(undecoded.pop, stage, None)
+        else:
+            self._enter(stage)
+        self._dispatch()
+
+    def _over(self, job: Job, answer: Future[Answer]) -> None:
+        job.holds.close()
+        if not answer.cancelled() and answer.exception() is None:
+            self.metrics.models.count_answer(job.model, answer.result().record)
 
     def _enter(self, decoded: Work) -> None:
         """Let a decoded job wait for its run, or for the jobs of its sequence that came before."""
@@ -301,9 +297,3 @@ def _rendered(job: Job, rendering: Future[Any]) -> None:
     answer = _result(job, rendering)
     if answer is not None:
         job.answer.set_result(answer)
-
-
-def _forget(job: Job) -> None:
-    """End a job, if it is not over, and give back all that is held for it."""
-    job.answer.cancel()
-    job.holds.close()

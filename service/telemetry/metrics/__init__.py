@@ -12,7 +12,9 @@ from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
+from starlette.requests import ClientDisconnect
 
+from spikeserve.service.errors import DeadlineExceeded
 from spikeserve.service.telemetry.metrics.families import Families
 from spikeserve.service.telemetry.metrics.models import ModelMetrics
 from spikeserve.service.telemetry.record import BatchRecord, Endpoint, Version
@@ -116,6 +118,13 @@ class QueueMetrics(OfModels):
         self.abandoned = self.counter("requests_abandoned", "Requests whose client left before the answer.", MODEL)
         self.expired = self.counter("requests_expired", "Requests that had no time left.", MODEL)
         self.depths: Callable[[], Counts] = Counts  # returns how many requests wait, by model
+
+    def count_end(self, model: str, error: BaseException) -> None:
+        """Count a request of a model that ended by an error, if its time was over or its client left."""
+        if isinstance(error, DeadlineExceeded):
+            self.expired.of(model).inc()
+        elif isinstance(error, ClientDisconnect):
+            self.abandoned.of(model).inc()
 
 
 LAGS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)

@@ -1,6 +1,6 @@
 """The gRPC server inside the test's own event loop, where its engine can be held, and an awaited client of it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,6 @@ import grpc
 from spikeserve.plugins.grpc import messages
 from spikeserve.plugins.grpc.methods import SERVICE
 from spikeserve.plugins.grpc.server import GrpcServer
-from spikeserve.service.inference.scheduling.tick import Tick
-from spikeserve.service.services import Services
 from tests.inside import Inside
 from tests.plugins.grpc.rpc import ANSWERS, free_port
 from tests.service.asgi import Client, started
@@ -47,16 +45,12 @@ class GrpcInside(Inside):
 async def grpc_started(
     root: Path,
     channel_options: Mapping[str, int] | None = None,
-    tick: Callable[[Services], Tick | None] = lambda _: None,
     **settings: Any,
 ) -> AsyncIterator[GrpcInside]:
-    """Start an app on `root`, with its models loaded, its gRPC server, and a channel with these options.
-
-    Without a `tick`, every call goes the full way.
-    """
+    """Start an app on `root`, with its models loaded, its gRPC server, and a channel with these options."""
     port = free_port()
     async with started(root, **settings) as client:
-        server = GrpcServer(client.services, tick(client.services), port)
+        server = GrpcServer(client.services, port)
         await server.start("127.0.0.1")
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
         options += list((channel_options or {}).items())

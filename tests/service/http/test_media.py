@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from starlette.types import Message
 
 from spikeserve.service.errors import Overloaded, ServiceError, TooLarge
-from spikeserve.service.inference.decoding.body import Body, BodyLimits
 from spikeserve.service.inference.decoding.compression import MAX_MEMBERS, Encoding, unpack
-from spikeserve.service.inference.decoding.memory import MemoryBudget
+from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from tests.service.infer_requests import HEADER, INFER, binary_request, request
 
 if TYPE_CHECKING:  # its import warns, as `tests.serving` says
@@ -98,20 +96,16 @@ def test_a_body_that_is_not_compressed_as_it_says_is_named(
 def test_a_bomb_is_unpacked_up_to_limit_or_free_memory(free: int, error: type[ServiceError], kept: int) -> None:
     # 100 MB of white space in 100 kB. Of pieces of 64 KiB the 17th is over the limit of 1 MiB for a body, and of the
     # 512 KiB that all bodies may have here, the ninth; up to there each piece is counted.
-    async def receive() -> Message:
-        raise AssertionError
-
-    budget = MemoryBudget(free)
-    body = Body({}, receive, BodyLimits(2**20, 60, budget))
+    hold = Reservation(budget := MemoryBudget(free))
     for bomb, encoding in (
         (gzip.compress(bytes(10**8)), Encoding.GZIP),
         (zlib.compress(bytes(10**8)), Encoding.DEFLATE),
     ):
         assert len(bomb) < 2**17
         with pytest.raises(error, match=r"bytes once it is unpacked, expected at most|bytes with this one"):
-            unpack(bomb, encoding, body)
+            unpack(bomb, encoding, 2**20, hold.reserve)
         assert budget.reserved == kept
-        body = Body({}, receive, BodyLimits(2**20, 60, budget := MemoryBudget(free)))
+        hold = Reservation(budget := MemoryBudget(free))
 
 
 @pytest.mark.parametrize(("path", "body"), [*PATHS, (UNLOAD, b"{}")])

@@ -68,6 +68,7 @@ class Server:
         self.app = create_app(configured)
         self.inside = Inside(self.app)
         self.services = self.inside.services
+        self.batcher = self.services.batcher
         self.ready: dict[str, dict[int, int]] = {}  # by name and version, the weights
         self.protocols: list[Running] = []
         self.server: uvicorn.Server
@@ -78,7 +79,7 @@ class Server:
             self.server, self.runner = uvicorn.Server(config), asyncio.Runner()
         else:
             self.server = ours = OurServer(self.app, configured)
-            self.protocols, self.tick = ours.protocols, ours.tick
+            self.protocols = ours.protocols
             self.runner = asyncio.Runner(loop_factory=lambda: Loop(ours.selector))
         self.run(self._start())
 
@@ -96,7 +97,7 @@ class Server:
             await self.services.loader.loads_over()
             await asyncio.sleep(0)
         if not self.protocols:
-            self.protocols.append(await PROTOCOL.start(self.services, None, self.address[0], self.grpc_port))
+            self.protocols.append(await PROTOCOL.start(self.services, self.address[0], self.grpc_port))
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}")
 
     def close(self) -> None:

@@ -25,16 +25,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.coding import Inputs
 from spikeserve.models.engines import Stop
-from spikeserve.plugins.grpc import ordinary
+from spikeserve.plugins.grpc import infer as grpc_infer
 from spikeserve.service.catalog.cost import ITERATION_SECONDS, Cost
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding.rows import RowReader
 from spikeserve.service.inference.protocols.native.endpoint import NativeEndpoint
 from spikeserve.service.inference.scheduling import frames
+from spikeserve.service.inference.scheduling.batcher import MAX_REQUESTS
 from spikeserve.service.inference.scheduling.pipeline import Pipeline
-from spikeserve.service.inference.scheduling.tick import MAX_REQUESTS
-from spikeserve.service.process import connections as connections_of_http
-from spikeserve.service.process.connections import OrdinaryRequest, cancel_requests
+from spikeserve.service.process.connections import cancel_requests
 from spikeserve.service.telemetry import logs
 from tests.bundles import contents
 from tests.service.asgi import settled, until
@@ -59,12 +58,12 @@ def publish(root: Path, name: str, weights: int) -> None:
 async def together(server: Server, asks: Sequence[Ask]) -> list[Answer]:
     """Ask all, of which too many are of the default model; go on once the last has come, and answer none before."""
     before, others = server.counts(), sum(ask.name != "toy" for ask in asks)
-    with patch.object(server.tick, "answer_all"):
+    with patch.object(server.batcher, "answer_all"):
         asking = asyncio.create_task(server.answers(asks))
-        await until(lambda: len(server.tick.waiting) == MAX_QUEUE + others)
-        shed = len(asks) - len(server.tick.waiting)
+        await until(lambda: len(server.batcher.waiting) == MAX_QUEUE + others)
+        shed = len(asks) - len(server.batcher.waiting)
         await until(lambda: (server.counts() - before)["requests_shed", "toy"] == shed)
-    server.tick.answer_all()
+    server.batcher.answer_all()
     return await asking
 
 
@@ -139,7 +138,7 @@ class OneWay(RuleBasedStateMachine):
         model = inside.catalog.get("toy")
 
         def run(inputs: Inputs, *more: Any, **named: Any) -> Any:
-            runs.append((self.ours.tick.iteration.began, inputs.batch))
+            runs.append((self.ours.batcher.iteration.began, inputs.batch))
             return LoadedModel.run(model, inputs, *more, **named)
 
         never = patch.object(Cost, "took")  # so that it stays so dear
@@ -327,13 +326,27 @@ def test_of_several_faults_the_first_in_this_order_is_told(machine: OneWay) -> N
         machine.all(asks, drains=drains)
 
 
-@pytest.mark.parametrize(("of", "name"), [(RowReader, "read"), (NativeEndpoint, "decode"), (LoadedModel, "run")])
-def test_a_failure_goes_the_full_way_for_each_request(machine: OneWay, of: type, name: str) -> None:
-    never_seen = Ask(odd=[(b"", 0, b"\n ")])  # with white space in front, whose frame is not known; the call's is
-    machine.all([CALL])
-    machine.all([CALL])
+@pytest.mark.parametrize(
+    ("of", "name", "ask", "statuses"),
+    [
+        (
+            NativeEndpoint,
+            "codec",
+            Ask(odd=[(b"", 0, b"\n ")]),
+            [500, 200],
+        ),  # white space in front: its frame is not known
+        (LoadedModel, "run", Ask(), [500, 500]),
+        (RowReader, "read", Ask(), [200, 200]),  # by its decoder, on a thread
+    ],
+)
+def test_a_failure_is_that_of_each_request_alone(
+    machine: OneWay, of: type, name: str, ask: Ask, statuses: list[int]
+) -> None:
+    for _ in range(3):
+        machine.all([CALL, Ask()])
     with patch.object(of, name, None):
-        assert machine.all([never_seen, CALL] * 3) == {500 if name == "run" else 200}
+        answers = machine.ours.run(machine.ours.answers([ask, CALL] * 3))
+    assert [answer.status for answer in answers] == statuses * 3
 
 
 @pytest.mark.parametrize("ask", CHEAP, ids=lambda ask: ask.kind)
@@ -369,10 +382,10 @@ def test_a_request_that_waits_for_its_batch_at_the_end_of_the_grace_period_is_50
         answers = asyncio.create_task(server.answers([Ask()]))
         await until(lambda: server.inside.requests == 1)
         server.inside.drain()
-        await asyncio.wait(await cancel_requests(server.server))
+        await cancel_requests(server.server, 60)
         return await answers
 
-    with patch.object(machine.ours.tick, "answer_all"):  # so that none is answered
+    with patch.object(machine.ours.batcher, "answer_all"):  # so that none is answered
         (answer,) = machine.ours.run(ask(machine.ours))
     assert answer.status == 503
 
@@ -386,13 +399,13 @@ def test_no_request_begins_before_the_answer_to_the_one_before_though_its_bytes_
         for _ in range(3):  # from the third on they are known
             writer.write(Ask().request())
             answers.append(await receive(reader))
-        with patch.object(server.tick, "answer_all"):  # so that the first one waits
+        with patch.object(server.batcher, "answer_all"):  # so that the first one waits
             writer.write(Ask().request())
-            await until(lambda: len(server.tick.waiting) == 1)
+            await until(lambda: len(server.batcher.waiting) == 1)
             writer.write(Ask().request())
-            await until(lambda: len(server.tick.waiting) > 1 or bool(connection.backlog.data))
-            assert len(server.tick.waiting) == 1
-        server.tick.answer_all()
+            await until(lambda: len(server.batcher.waiting) > 1 or bool(connection.backlog.data))
+            assert len(server.batcher.waiting) == 1
+        server.batcher.answer_all()
         answers += [await receive(reader), await receive(reader)]
         writer.close()
         return [answer.status for answer in answers]
@@ -404,9 +417,8 @@ def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counte
     content = Ask().request()
 
     async def ask(server: Server) -> Answer:
-        def waits() -> bool:  # no longer than BODY_SECONDS for the body of an ordinary request
-            requests = [getattr(each, "request", None) for each in server.server.server_state.connections]
-            return server.inside.requests == 1 and not any(isinstance(each, OrdinaryRequest) for each in requests)
+        def waits() -> bool:
+            return server.inside.requests == 1
 
         reader, writer = await server.connect()
         writer.write(content[:-5])
@@ -414,20 +426,19 @@ def test_a_body_that_comes_late_is_waited_for_and_a_client_that_leaves_is_counte
         writer.write(content[-5:])
         answer = await receive(reader)
         writer.close()
-        for condition in (lambda: server.inside.requests == 1, waits):
-            _, writer = await server.connect()
-            writer.write(content[:-1])
-            await until(condition)
-            writer.close()
-            await until(lambda: not server.inside.requests)
+        _, writer = await server.connect()
+        writer.write(content[:-1])
+        await until(waits)
+        writer.close()
+        await until(lambda: not server.inside.requests)
         return answer
 
     for server in machine.servers:
         before = server.counts()
         assert server.run(ask(server)).status == 200
         counted = server.counts() - before
-        assert counted["http_requests", "POST", "/models/{name}/predict", "499"] == 2
-        assert counted["requests_abandoned", "toy"] == 2
+        assert counted["http_requests", "POST", "/models/{name}/predict", "499"] == 1
+        assert counted["requests_abandoned", "toy"] == 1
 
 
 def test_what_a_client_sent_in_full_is_answered_though_it_closed_its_sending_half(machine: OneWay) -> None:
@@ -463,20 +474,19 @@ def test_what_has_come_when_the_server_stops_is_answered_and_closes(machine: One
         writer.close()
         return answer._replace(received=answer.received + end)
 
-    with patch.object(connections_of_http, "BODY_SECONDS", 60):  # in which the body comes, on a busy machine as well
-        answer = machine.ours.run(ask(machine.ours))
+    answer = machine.ours.run(ask(machine.ours))
     assert (answer.status, answer.received.count(b"connection: close\r\n")) == (status, 1)
 
 
 def test_a_call_that_is_cancelled_while_it_waits_is_withdrawn_and_logged_as_gone(machine: OneWay) -> None:
     async def leave(server: Server) -> None:
-        with patch.object(server.tick, "answer_all"):  # so that it waits
+        with patch.object(server.batcher, "answer_all"):  # so that it waits
             asked = server.begin(CALL)
-            await until(lambda: bool(server.tick.waiting))
+            await until(lambda: bool(server.batcher.waiting))
             asked.cancel()
             await until(lambda: not server.inside.requests)
         with patch.object(LoadedModel, "run") as run:
-            server.tick.answer_all()
+            server.batcher.answer_all()
         assert not run.called
 
     machine.all([CALL])
@@ -496,17 +506,17 @@ def test_calls_at_once_are_one_batch_and_none_waits_for_long(machine: OneWay, mo
         await server.begin(CALL)  # though one more is expected
         assert infer.expected == 1
         await until(lambda: not infer.all_in_flight)
-        monkeypatch.setattr(ordinary, "GATHER_SECONDS", 3600)
-        waiting = server.tick.waiting
-        with patch.object(server.tick, "answer_all"):  # so that the first call is in flight while others come
+        monkeypatch.setattr(grpc_infer, "GATHER_SECONDS", 3600)
+        waiting = server.batcher.waiting
+        with patch.object(server.batcher, "answer_all"):  # so that the first call is in flight while others come
             calls = [server.begin(CALL)]
             await until(lambda: len(waiting) == 1)
-            calls += [server.begin(CALL) for _ in range(ordinary.MAX_GATHERED - 1)]
-            await until(lambda: len(infer.gathered) == ordinary.MAX_GATHERED - 1)
+            calls += [server.begin(CALL) for _ in range(grpc_infer.MAX_GATHERED - 1)]
+            await until(lambda: len(infer.gathered) == grpc_infer.MAX_GATHERED - 1)
             assert len(waiting) == 1
             calls.append(server.begin(CALL))
-            await until(lambda: len(waiting) == 1 + ordinary.MAX_GATHERED)
-        server.tick.answer_all()
+            await until(lambda: len(waiting) == 1 + grpc_infer.MAX_GATHERED)
+        server.batcher.answer_all()
         await asyncio.gather(*calls)
         await until(lambda: not server.inside.held)
 

@@ -211,8 +211,8 @@ def test_an_answer_that_nobody_reads_is_dropped_and_its_bytes_are_given_back(rep
         asked = predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER)
         for _ in range(2):
             with unread(urlsplit(service.url).port or 0, asked):
-                dropped = service.wait_for("answer_dropped")
                 service.wait_for("request")
+                dropped = service.wait_for("answer_dropped")
             assert dropped["why"] == "not read in time"
             # Of an answer in pieces, one waits for the client, and a little more.
             assert 2**15 < dropped["bytes"] < 2**18

@@ -24,7 +24,7 @@ class Lines:
         self.reserved = host, port
         return nullcontext()
 
-    async def start(self, services, tick, host, port):
+    async def start(self, services, host, port):
         assert self.reserved == (host, port)
         self.services, self.writers = services, set()
         self.server = await asyncio.start_server(self.answer, host, port)

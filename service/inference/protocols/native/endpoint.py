@@ -1,34 +1,36 @@
-"""What is ordinary in the native protocol: `{"inputs": …}` with samples of numbers or events, or a .npy."""
+"""The bodies of the native protocol that kernels read: `{"inputs": …}` with numbers or events, or a .npy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
 
 from spikeserve.service.inference.decoding.binary import header_of
-from spikeserve.service.inference.decoding.media import JSON, MAGIC
-from spikeserve.service.inference.decoding.readers import Reader
+from spikeserve.service.inference.decoding.media import JSON, MAGIC, Unpack
+from spikeserve.service.inference.decoding.readers import Reader, Readers
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
 from spikeserve.service.inference.scheduling import frames
 from spikeserve.service.inference.scheduling.answer import Renderer
+from spikeserve.service.inference.scheduling.query import Query
 
 MAX_READERS = 16  # of events that a form has, each for other steps
 NPY_BEGIN = MAGIC + b"\x01\x00"
 
 
 class NativeEndpoint(frames.HttpEndpoint):
-    """The ordinary bodies of one media type for one model, and their answers; `reader_of` makes the reader of steps."""
+    """The bodies of one media type for one model, of which `readers` read some."""
 
     invalid = HTTPStatus.UNPROCESSABLE_ENTITY
 
-    def __init__(self, kind: bytes, reader_of: Callable[[int], Reader], *of: Any, events: bool) -> None:
+    def __init__(self, kind: bytes, readers: Readers, *of: Any) -> None:
         super().__init__(*of)
         self.kind = kind
-        self.reader_of = lru_cache(MAX_READERS)(reader_of)
-        self.events = events
-        self.codec = NativeCodec(self.model, kind=kind or None)
+        self.events = readers.events is not None
+        self.is_read = self.events or readers.rows is not None
+        self.reader_of = lru_cache(MAX_READERS)(readers.events or (lambda _: cast("Reader", readers.rows)))
+        self.plain = NativeCodec(self.model, kind=kind or None)
         self.counts: dict[int, range] = {}  # of samples that a request may have, by its time steps
 
     def span(self, body: bytes) -> frames.Span | None:
@@ -48,10 +50,13 @@ class NativeEndpoint(frames.HttpEndpoint):
             return None
         return frames.Span(start, stop + 1, frames.OF_EVENTS)
 
-    def decode(self, body: bytes) -> frames.DecodedBody | None:
-        """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
-        query = self.codec.decode_small(body)
-        if query is None or query.options.returned:
+    def codec(self, unpack: Unpack | None = None) -> NativeCodec:
+        """Return the decoder of a body, which `unpack` decompresses first."""
+        return self.plain if unpack is None else replace(self.plain, unpack=unpack)
+
+    def framed(self, body: bytes, query: Query) -> frames.DecodedBody | None:
+        """Return the frame of a decoded body; None where its request shares no batch on the event loop."""
+        if query.options.returned:
             return None
         steps, samples, size = query.options.time_steps, len(query.samples), self.model.limits.answer.native
         group = frames.Group.of(self.model, self.reader_of(steps), query.options)
@@ -61,7 +66,7 @@ class NativeEndpoint(frames.HttpEndpoint):
             counts = self.counts[steps] = rows[: sum(group.is_short(n, size(n, steps)) for n in rows)]
         frame = frames.Frame(group, counts, cast("Renderer", query.render))
         if not body.startswith(MAGIC):
-            return frames.DecodedBody(frame, query.samples, is_plain=True)
+            return frames.DecodedBody(frame, is_plain=True)
         header = header_of(body)
         frame = frame._replace(counts=counts[samples - 1 : samples], dtype=header.dtype)
-        return frames.DecodedBody(frame, query.samples, is_plain=not header.by_columns)
+        return frames.DecodedBody(frame, is_plain=not header.by_columns)

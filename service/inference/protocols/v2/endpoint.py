@@ -1,12 +1,14 @@
-"""What is ordinary in the protocol v2: one input of floats, its values as JSON or as bytes behind it."""
+"""The bodies of the protocol v2 that kernels read: one input of floats, its values as JSON or as bytes behind it."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
 from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.decoding.media import Unpack
 from spikeserve.service.inference.decoding.readers import Reader
-from spikeserve.service.inference.protocols.v2.decode import InferQuery, decode
+from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES, InferCodec
+from spikeserve.service.inference.protocols.v2.decode import InferQuery
 from spikeserve.service.inference.protocols.v2.tensors import DTYPES, Datatype
 from spikeserve.service.inference.scheduling import frames
 from spikeserve.service.inference.scheduling.answer import Renderer
@@ -30,16 +32,14 @@ def frame_of(query: InferQuery, model: LoadedModel, reader: Reader) -> frames.Fr
 
 
 class InferEndpoint(frames.HttpEndpoint):
-    """The ordinary bodies for one model, of at most as many samples as `reader` has rows, and their answers.
-
-    `blobs` reads no state here.
-    """
+    """The bodies for one model, of which `reader` reads some; `blobs` reads the state of a sequence."""
 
     is_v2 = True
 
-    def __init__(self, reader: Reader, blobs: Blobs, *of: Any) -> None:
+    def __init__(self, reader: Reader | None, blobs: Blobs, *of: Any) -> None:
         super().__init__(*of)
         self.reader = reader
+        self.is_read = reader is not None
         self.blobs = blobs
 
     def span(self, body: bytes) -> frames.Span | None:
@@ -49,14 +49,17 @@ class InferEndpoint(frames.HttpEndpoint):
         name = body.rfind(b'"data"')
         return None if name < 0 else self.array_at(body, body.find(b"[", name))
 
-    def decode(self, body: bytes) -> frames.DecodedBody | None:
-        """Decode a body; None where it asks for more than a plain answer. Raises what the codec raises."""
-        json_bytes = self.extras.json_bytes
-        query = decode(body, str(json_bytes) if json_bytes else None, self.model, self.blobs)
-        frame = frame_of(query, self.model, self.reader)
+    def codec(self, unpack: Unpack | None = None) -> InferCodec:
+        """Return the decoder of a body, which `unpack` decompresses first."""
+        length = self.extras.json_bytes
+        return InferCodec(self.model, self.blobs, {HEADER_LENGTH_BYTES: b"%d" % length} if length else {}, unpack)
+
+    def framed(self, body: bytes, query: InferQuery) -> frames.DecodedBody | None:
+        """Return the frame of a decoded body; None where its request shares no batch on the event loop."""
+        frame = None if self.reader is None else frame_of(query, self.model, self.reader)
         if frame is None:
             return None
-        if json_bytes:
-            return frames.DecodedBody(frame._replace(dtype=DTYPES[query.datatype]), query.samples, is_plain=True)
+        if self.extras.json_bytes:
+            return frames.DecodedBody(frame._replace(dtype=DTYPES[query.datatype]), is_plain=True)
         is_once = body.count(b'"data"') == 1 and b"\\" not in body  # the name of the values, however JSON writes it
-        return frames.DecodedBody(frame, query.samples, is_once and query.datatype in DATATYPES)
+        return frames.DecodedBody(frame, is_once and query.datatype in DATATYPES)
