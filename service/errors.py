@@ -28,7 +28,6 @@ from spikeserve.models.errors import SpikeserveError
 
 RETRY_AFTER_SECONDS = 2
 NOT_ENDED = "the server is shutting down and could not wait for this request to end"
-IN_TIME = "within the time that the request had"
 MAX_SHOWN = 60  # characters of a client's value that a sentence repeats
 
 _AS_JSON: Mapping[str, str] = {
@@ -125,9 +124,9 @@ class DeadlineExceeded(ServiceError):
     status = HTTPStatus.GATEWAY_TIMEOUT
 
 
-def late(model: str, what: str = IN_TIME) -> DeadlineExceeded:
+def late(model: str) -> DeadlineExceeded:
     """Return the error of a request that a model did not answer in time."""
-    return DeadlineExceeded(f"model '{model}' did not answer {what}")
+    return DeadlineExceeded(f"model '{model}' did not answer within the time that the request had")
 
 
 def unexpected(request_id: str) -> str:

@@ -18,7 +18,7 @@ from spikeserve.models.engines import Record, RunResult, State
 from spikeserve.models.engines.base import joined
 from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.errors import IN_TIME, late
+from spikeserve.service.errors import DeadlineExceeded, late
 from spikeserve.service.inference.decoding.pieces import SHORT_BYTES
 from spikeserve.service.inference.scheduling.answer import Content, Renderer, Results
 from spikeserve.service.inference.scheduling.query import NOBODY, RECORDED, Codec, Query, RunOptions, Sender
@@ -68,9 +68,9 @@ class Job:
         if not self.over:
             self.answer.set_exception(error)
 
-    def expire_at(self, deadline: float, what: str = IN_TIME) -> None:
+    def expire_at(self, deadline: float, error: DeadlineExceeded | None = None) -> None:
         """End it with DeadlineExceeded at `deadline`, on the event loop's clock, unless it is over by then."""
-        timer = asyncio.get_running_loop().call_at(deadline, lambda: self.fail(late(self.model.name, what)))
+        timer = asyncio.get_running_loop().call_at(deadline, lambda: self.fail(error or late(self.model.name)))
         self.answer.add_done_callback(lambda _: timer.cancel())
 
     def work(self, function: Callable[[], T]) -> T | None:

@@ -31,7 +31,7 @@ from spikeserve.models.engines import State
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.threads import Threads
-from spikeserve.service.errors import ShuttingDown, queue_full
+from spikeserve.service.errors import DeadlineExceeded, ShuttingDown, queue_full
 from spikeserve.service.inference.decoding.pieces import Interpreter
 from spikeserve.service.inference.scheduling.batching import policy_of
 from spikeserve.service.inference.scheduling.job import Answer, Job, Part, RawJob, Terms, Work
@@ -114,7 +114,8 @@ class Scheduler:
         """
         job = Job.begin(model, Times(perf_counter()))
         query = Query(inputs, RunOptions(inputs.time_steps), 0)
-        job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000, "a window within request_timeout_ms")
+        error = DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms")
+        job.expire_at(job.arrived + self.settings.request_timeout_ms / 1000, error)
         job.answer.add_done_callback(lambda _: job.holds.close())
         self.resume(Work(job, Terms(model, query.options, keeps_state=True), query, state))
         ran: Part = await job.answer
