@@ -1,10 +1,10 @@
-"""Batching: how many samples one run of an engine holds, and whether a run waits for more requests.
+"""Batching: how many samples one run of an engine holds, and whether a run waits for another to end.
 
     event, reference   a run starts as soon as a thread is free. Requests that are waiting then share it, as long as the
                        run is expected to take at most RUN_SECONDS: the fixed cost of a run is paid once.
-    onnx, torch        if no run of the model is in progress, a run starts at once. Otherwise the next starts as soon as
-                       it is full, or its oldest request has waited MAX_DELAY_SECONDS. On a CPU a run is full when it
-                       is expected to take LONG_RUN_SECONDS; on a GPU, where many samples take as long as one, only
+    onnx, torch        one run of the model goes on at a time, which may use all cores or the whole device. What arrives
+                       meanwhile is the next run; only one that is full does not wait. On a CPU a run is full when it is
+                       expected to take LONG_RUN_SECONDS; on a GPU, where many samples take as long as one, only
                        `max_batch` bounds it.
 
 Up to JOINED_BYTES of the states of sessions stay in a core's cache; on `event` and `reference`, no run has more of
@@ -27,7 +27,6 @@ from spikeserve.service.settings import Settings
 
 RUN_SECONDS = 0.01  # how long a run may take, since a small request may have to wait behind it
 JOINED_BYTES = 2**20  # of states in one run; measured: 16 of 181 KB take 1.2 times as long for each as 6 of them
-MAX_DELAY_SECONDS = 0.002  # how long a request waits for others while another run of its model goes on
 LONG_RUN_SECONDS = 0.05  # the same for engines whose time per sample falls as the batch grows
 
 
@@ -36,12 +35,12 @@ class Policy:
     """How the requests for one model are batched into runs of its engine.
 
     A run has at most `max_batch` samples, as many as are expected to take `run_seconds`, and `joined_bytes` of states.
-    It waits up to `max_delay` seconds until it is full, unless no other run of the model is in progress.
+    If `waits`, it begins once it is full, or no other run of the model goes on.
     """
 
     max_batch: int
     run_seconds: float
-    max_delay: float = 0.0
+    waits: bool = False
     joined_bytes: float = math.inf
 
     def max_samples(self, cost: Cost, time_steps: int) -> int:
@@ -53,18 +52,10 @@ class Policy:
         """Return how many sessions with states of so many bytes may share a run, at least one."""
         return max(1, int(min(self.max_batch, self.joined_bytes / state_bytes)))
 
-    def delay(self, *, idle: bool, full: bool, waited: float) -> float:
-        """Return how many seconds to wait for more requests before a run starts; 0 or less starts it now.
-
-        `idle`: no run of the model is in progress. `full`: no other request fits into the run. `waited`: the seconds
-        that the oldest request has waited.
-        """
-        return 0.0 if idle or full else self.max_delay - waited
-
 
 def policy_of(batches: bool, settings: Settings) -> Policy:
     """Return the policy for an engine that `batches`, or not; see `Engine`."""
     if batches:
         run_seconds = LONG_RUN_SECONDS if settings.device == "cpu" else math.inf
-        return Policy(settings.max_batch, run_seconds, MAX_DELAY_SECONDS)
+        return Policy(settings.max_batch, run_seconds, waits=True)
     return Policy(settings.max_batch, RUN_SECONDS, joined_bytes=JOINED_BYTES)

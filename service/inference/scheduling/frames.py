@@ -224,7 +224,8 @@ class HttpEndpoint(Endpoint):
         while body[first : first + 1] == b"[" and first - start <= MAX_BRACKETS:
             first += 1
         brackets = first - start
-        stop = body.find(b"]" * brackets, first)
+        find = body.find if brackets == 1 else body.rfind  # which is quick for one byte, or at the end
+        stop = find(b"]" * brackets, first)
         return Span(start, stop + brackets, brackets) if min(start, stop) >= 0 and brackets in self.brackets else None
 
     def _reads(self, match: Match, samples: FloatArray | Inputs, key: Key) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain
@@ -42,7 +41,6 @@ class Queue:
         self.waiting: tuple[dict[Work, float], ...] = ({}, {})  # in order, and since when
         self.unstarted: set[Job] = set()  # the admitted jobs on which no work has started; `limit` bounds these
         self.running: set[Run] = set()  # the runs in progress
-        self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
 
     @property
     def depth(self) -> int:
@@ -69,29 +67,21 @@ class Queue:
         """Remove work, wherever it waits."""
         for waiting in self.waiting:
             waiting.pop(work, None)
-        if not any(self.waiting):
-            self.stop_timer()
 
     def stop_unwanted(self, run: Run) -> None:
         """Ask a run that goes on to stop if all its jobs are over."""
         if run in self.running and all(shard.work.job.over for shard in run.shards):
             run.stop.request()
 
-    def stop_timer(self) -> None:
-        """Have no run started by the time alone."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-    def take(self, price: Price, now: float) -> Run | float | None:
-        """Return the next run of a class, or for how many seconds to wait for more requests, or None if there is none.
+    def take(self, price: Price, now: float) -> Run | None:
+        """Return the next run of a class, or None if there is none yet.
 
         A run that begins with a job of one class may be filled with jobs of the other.
         """
-        for first, since in self.waiting[price].items():
-            shards, full = self._batch(first)
-            delay = self.policy.delay(idle=not self.running, full=full, waited=now - since)
-            return delay if delay > 0 else self._run(shards, now)
+        for first in self.waiting[price]:
+            shards, is_full = self._batch(first)
+            waits = self.policy.waits and not is_full and any(not run.stop.requested for run in self.running)
+            return None if waits else self._run(shards, now)
         return None
 
     def _run(self, shards: list[Shard], now: float) -> Run:

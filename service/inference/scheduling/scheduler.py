@@ -145,6 +145,7 @@ class Scheduler:
         job.holds.close()
         if not answer.cancelled() and answer.exception() is None:
             self.metrics.models.count_answer(job.model, answer.result().record)
+        self._dispatch()  # what waited for a run that nobody waits for
 
     def _enter(self, decoded: Work) -> None:
         """Let a decoded job wait for its run, or for the jobs of its sequence that came before."""
@@ -217,20 +218,17 @@ class Scheduler:
 
     def _start(self, model: LoadedModel, queue: Queue, price: Price) -> bool:
         """Start the next work of a class of the model's queue; return whether there was any."""
-        queue.stop_timer()
-        match queue.take(price, _now()):
-            case Run() as run:
-                queue.running.add(run)
-                for shard in run.shards:
-                    self._begin(shard.work.job)
-                    shard.work.job.holds.callback(queue.stop_unwanted, run)
-                computing = self.threads.submit(compute, run.shards, run.stop)
-                self.began[computing] = _now()
-                computing.add_done_callback(partial(self._computed, queue, model, run))
-                return True
-            case float(delay):
-                queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
-        return False
+        run = queue.take(price, _now())
+        if run is None:
+            return False
+        queue.running.add(run)
+        for shard in run.shards:
+            self._begin(shard.work.job)
+            shard.work.job.holds.callback(queue.stop_unwanted, run)
+        computing = self.threads.submit(compute, run.shards, run.stop)
+        self.began[computing] = _now()
+        computing.add_done_callback(partial(self._computed, queue, model, run))
+        return True
 
     def _decoded(self, lane: Price, job: Job, decoding: Future[Work | None]) -> None:
         self.decoding[lane] = False

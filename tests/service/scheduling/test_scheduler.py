@@ -315,22 +315,28 @@ def test_few_large_states_share_a_run_and_many_small_ones() -> None:
     assert policy_of(True, Settings()).max_states(2**30) == 64
 
 
-def test_a_request_waits_two_milliseconds_in_all_while_another_run_goes_on_and_has_room() -> None:
-    policy = policy_of(True, Settings())
-    assert policy.delay(idle=False, full=False, waited=0.0005) == 0.0015
-    assert policy.delay(idle=True, full=False, waited=0) == policy.delay(idle=False, full=True, waited=0) == 0
+async def test_what_arrives_while_a_run_goes_on_is_the_next_run_even_if_that_one_does_not_end(repository: Path) -> None:
+    async with started(repository, threads=2, engine="onnx") as client:
+        held, left = slow(client.model()), asyncio.Event()
+        first = asyncio.create_task(client.post(LEFT, left=left))
+        await held.begun()
+        others = [asyncio.create_task(client.post(body)) for body in (LEFT, RIGHT)]
+        await settled()
+        assert held.runs == [(1, 3)]
+        left.set()  # its only client: nobody waits for the first run
+        assert (await first).status == 0
+        await held.begun()
+        assert held.runs == [(1, 3), (2, 3)]
+        held.go_on.release(2)
+        assert [(await each).status for each in others] == [200, 200]
 
 
 @pytest.mark.parametrize(
     ("settings", "step"), [({"max_batch": 2}, 0.0), ({}, 8e-3)], ids=["by samples", "by the time that they take"]
 )
-async def test_a_second_run_starts_once_one_is_full(
-    repository: Path, settings: dict[str, Any], step: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Two workers and a delay that never ends: the first request starts since nothing runs, the next two fill a run. It
-    # holds two samples, or as many as take 50 ms: two of three steps, 48 ms, leave no room for a third.
-    monkeypatch.setattr("spikeserve.service.inference.scheduling.batching.MAX_DELAY_SECONDS", 1e6)
-
+async def test_a_second_run_starts_once_one_is_full(repository: Path, settings: dict[str, Any], step: float) -> None:
+    # Two workers: the first request starts since nothing runs, the next two fill a run. It holds two samples, or as
+    # many as take 50 ms: two of three steps, 48 ms, leave no room for a third.
     async with started(repository, threads=2, engine="onnx", **settings) as client:
         held = slow(client.model())
         client.queue().cost = Cost(step, 0, 0)
