@@ -32,7 +32,6 @@ from spikeserve.service.inference.decoding.pieces import Interpreter, Iteration
 from spikeserve.service.inference.decoding.readers import make_readers, prepare
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.batcher import Batcher
-from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.inference.sessions.blob import Blobs, secret_of
 from spikeserve.service.inference.sessions.table import EndReason, Places, Sessions
@@ -58,7 +57,6 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
     iteration, places = Iteration(), Places(metrics, settings)
     sequences = Sequences(places, settings)
     scheduler = Scheduler(workers, codecs, Interpreter(iteration), sequences.enter, metrics, settings)
-    pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
     batcher = Batcher(scheduler, iteration, settings, budget, metrics, tracing)
     sessions = Sessions(scheduler, places, budget, settings)
     listing = Listing.of(settings)
@@ -74,7 +72,6 @@ def make_services(settings: Settings, control_class: type[Control], before_ready
         catalog,
         loader,
         readiness,
-        pipeline,
         batcher,
         control_class(catalog, loader, readiness, metrics),
         budget,

@@ -9,6 +9,7 @@ ServiceError
 ├── BodyTooSlow       408  a body that takes longer to arrive than the settings allow
 ├── TooLarge          413  more bytes, samples or work than the limits allow
 ├── UnsupportedMedia  415  a Content-Type or Content-Encoding that the route does not take
+├── Unexpected        500  an error of the server's own, which only the log tells
 ├── NotReady          503  a model that is loading or failed to load, or a worker that does not answer
 ├── Overloaded        503  a full queue, or a full memory budget
 ├── ShuttingDown      503  a server that drains
@@ -129,9 +130,13 @@ def late(model: str) -> DeadlineExceeded:
     return DeadlineExceeded(f"model '{model}' did not answer within the time that the request had")
 
 
-def unexpected(request_id: str) -> str:
-    """Return the sentence of an error that is the server's own, which only the log tells."""
-    return f"something went wrong here; the log has it as request {request_id}"
+class Unexpected(ServiceError):
+    """An error of the server's own, which only the log tells."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def __init__(self, request_id: bytes) -> None:
+        super().__init__(f"something went wrong here; the log has it as request {request_id.decode()}")
 
 
 def shown(value: object) -> str:

@@ -13,7 +13,6 @@ from spikeserve.service.inference.decoding.memory import MemoryBudget
 from spikeserve.service.inference.decoding.pieces import Iteration
 from spikeserve.service.inference.protocols.v2.sequences import Sequences
 from spikeserve.service.inference.scheduling.batcher import Batcher
-from spikeserve.service.inference.scheduling.pipeline import Pipeline
 from spikeserve.service.inference.sessions.blob import Blobs
 from spikeserve.service.inference.sessions.table import Places, Sessions
 from spikeserve.service.keys import KeyRing
@@ -33,7 +32,6 @@ class Services:
     catalog: Catalog
     loader: Loader
     readiness: Readiness
-    pipeline: Pipeline
     batcher: Batcher
     control: Control
     budget: MemoryBudget

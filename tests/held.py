@@ -34,7 +34,7 @@ found: list[str] = []  # what they held at the end
 
 def by_requests(services: Services) -> dict[str, Any]:
     """List what requests hold, by name; values that are 0 or empty stay in the list."""
-    scheduler = services.pipeline.scheduler
+    scheduler = services.batcher.scheduler
     queues = list(scheduler.queues.values())
     return {
         "memory budget": services.budget.reserved,
@@ -50,7 +50,7 @@ def by_requests(services: Services) -> dict[str, Any]:
 
 def at_the_end(services: Services) -> dict[str, Any]:
     """List what an app still holds after it has shut down, by name."""
-    scheduler, places = services.pipeline.scheduler, services.places
+    scheduler, places = services.batcher.scheduler, services.places
     versions = [version for versions in services.catalog.models.values() for version in versions.values()]
     return by_requests(services) | {
         "runs": [run for queue in scheduler.queues.values() for run in queue.running] + list(scheduler.began),

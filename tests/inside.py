@@ -21,7 +21,7 @@ class Inside:
         self.services: Services = app.state.services
         self.loader: Loader = self.services.loader
         self.catalog: Catalog = self.services.catalog
-        self.scheduler: Scheduler = self.services.pipeline.scheduler
+        self.scheduler: Scheduler = self.services.batcher.scheduler
 
     def model(self, name: str | None = None) -> LoadedModel:
         """Return a model, whose queue is there: its cost is the one that was measured, whatever a test makes of it."""

@@ -1,4 +1,4 @@
-"""The gRPC server: the Open Inference Protocol's service, beside the HTTP server and on the same pipeline."""
+"""The gRPC server: the Open Inference Protocol's service, beside the HTTP server, with the same batcher."""
 
 from spikeserve.models.door import Plugin
 

@@ -12,7 +12,6 @@ neither a connection nor a call of a server by itself, so this module does.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import socket
 from asyncio import CancelledError, Task, TimerHandle
@@ -38,12 +37,12 @@ from spikeserve.service.errors import (
     Overloaded,
     ServiceError,
     ShuttingDown,
+    Unexpected,
     late,
-    unexpected,
 )
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
-from spikeserve.service.inference.scheduling.pipeline import milliseconds_of
+from spikeserve.service.inference.scheduling.entry import milliseconds_of
 from spikeserve.service.inference.scheduling.query import Sender
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
@@ -116,23 +115,14 @@ Context: TypeAlias = Any  # grpc.aio.ServicerContext, of a library without types
 
 
 class Message(Reservation):
-    """The bytes of one request, which are there: a body for the pipeline, counted in the memory budget."""
+    """The bytes of one request, which are there, counted in the memory budget."""
 
     def __init__(self, content: bytes, budget: MemoryBudget) -> None:
         """Reserve a long one's bytes; raises Overloaded."""
         super().__init__(budget)
-        self.content, self.length = content, len(content)
-        if self.length > UNRESERVED_BYTES:
-            self.reserve(self.length)
-
-    async def read(self, _: float = math.inf) -> bytes:
-        """Return them, once."""
-        content, self.content = self.content, b""
-        return content
-
-    async def wait_for_disconnect(self) -> None:
-        """Wait for ever: where the client leaves, the whole RPC is cancelled."""
-        await asyncio.get_running_loop().create_future()
+        self.content = content
+        if len(content) > UNRESERVED_BYTES:
+            self.reserve(len(content))
 
 
 class Call:
@@ -301,10 +291,9 @@ class Calls:
             self._abandoned(call)
             raise CancelledError from error
         except Exception:
-            request_id = call.record.request_id.decode()
-            self.access.log.exception("request_failed", request_id=request_id, **call.record.labels)
-            sentence = unexpected(request_id)
-            return await self._fail(call, SpikeserveError(sentence))
+            request_id = call.record.request_id
+            self.access.log.exception("request_failed", request_id=request_id.decode(), **call.record.labels)
+            return await self._fail(call, Unexpected(request_id))
         # A client that does not read its answer in time loses its connection: a call cannot be ended alone.
         call.sending = asyncio.get_running_loop().call_later(self.services.settings.client_seconds, call.hang_up)
         return message

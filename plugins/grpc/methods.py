@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,17 +9,15 @@ from google.protobuf.message import DecodeError
 
 from spikeserve.models.version import VERSION
 from spikeserve.plugins.grpc import messages
-from spikeserve.plugins.grpc.call import Call, Message
-from spikeserve.plugins.grpc.codec import MessageCodec, plain
+from spikeserve.plugins.grpc.call import Call
+from spikeserve.plugins.grpc.codec import plain
 from spikeserve.plugins.grpc.health import HealthCheckRequest, HealthCheckResponse
-from spikeserve.plugins.grpc.wire import SplitRequest
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import MalformedBody, ModelNotFound, NotReady, ShuttingDown, shown
 from spikeserve.service.inference.protocols.v2 import metadata
 from spikeserve.service.inference.protocols.v2.parsing import MAX_CONTROL_BYTES, validated
 from spikeserve.service.inference.protocols.v2.schemas import LoadRequest, UnloadRequest
 from spikeserve.service.services import Services
-from spikeserve.service.telemetry.record import RequestRecord
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
@@ -104,21 +101,6 @@ async def repository_unload(call: Call) -> bytes:
     return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()
 
 
-async def answer_message(call: Call, message: Message, parted: SplitRequest, record: RequestRecord) -> bytes:
-    """Return the answer to one infer request that was accepted; raises what the pipeline raises."""
-    services, asked = call.services, parted.message
-    model = services.catalog.find(asked.model_name, asked.model_version or None)
-    codec = MessageCodec(model, services.blobs, parted)
-    try:
-        answer = await services.pipeline.answer(model, codec, call.headers, message, record, call.sender)
-    except CancelledError:
-        if not services.catalog.draining:
-            queues = services.metrics.queues
-            (queues.expired if call.is_late else queues.abandoned).of(model.name).inc()
-        raise
-    return answer.content.body
-
-
 def _passes(check: Callable[[], object]) -> bool:
     try:
         check()
@@ -141,10 +123,10 @@ def _model(services: Services, request: Any) -> LoadedModel:
 
 async def _read(call: Call, kind: type[Kind]) -> Kind:
     """Return the request, which is short. Raises MalformedBody."""
-    message = await call.read()
-    if message.length > MAX_CONTROL_BYTES:
-        raise MalformedBody(f"the message has {message.length} bytes, expected at most {MAX_CONTROL_BYTES} here")
+    content = (await call.read()).content
+    if len(content) > MAX_CONTROL_BYTES:
+        raise MalformedBody(f"the message has {len(content)} bytes, expected at most {MAX_CONTROL_BYTES} here")
     try:
-        return kind.FromString(message.content)
+        return kind.FromString(content)
     except DecodeError as error:
         raise MalformedBody(f"the message is not a {kind.__name__}: a field is malformed, or is not UTF-8") from error

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Task, TaskGroup
-from http import HTTPStatus
+from contextlib import ExitStack
 from time import perf_counter
 from weakref import WeakValueDictionary
 
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.plugins.grpc.call import EOF, Call, Message, status_of
-from spikeserve.plugins.grpc.codec import plain
-from spikeserve.plugins.grpc.messages import ModelInferResponse, ModelStreamInferResponse
-from spikeserve.plugins.grpc.methods import answer_message
-from spikeserve.plugins.grpc.wire import SplitRequest, delimited, part
+from spikeserve.plugins.grpc.codec import MessageCodec, plain
+from spikeserve.plugins.grpc.infer import CallEntry
+from spikeserve.plugins.grpc.messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from spikeserve.plugins.grpc.wire import delimited, part
 from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from spikeserve.service.inference.decoding.memory import Reservation
+from spikeserve.service.inference.scheduling.entry import OneEndpoint, milliseconds_of
+from spikeserve.service.inference.scheduling.frames import Extras
+from spikeserve.service.telemetry.access import AccessLog
 from spikeserve.service.telemetry.record import RequestRecord
-from spikeserve.service.telemetry.tracing import RequestSpan
 
 STREAM = "ModelStreamInfer"
 MAX_IN_FLIGHT = 64  # requests of one stream; the next is read once one of them is answered
@@ -62,6 +64,15 @@ class Streams:
         """Have every stream end once its requests in flight are answered: the server drains."""
         for stream in self.open:
             stream.end()
+
+
+class MessageEntry(CallEntry):
+    """A message of a stream, which has no line in the log: the stream has one."""
+
+    def log(self, access: AccessLog, _: RequestRecord, status: int) -> None:
+        """Count it among its model's requests."""
+        model, seconds = self.endpoint.model, perf_counter() - self.started
+        access.metrics.models.count_requests(model.name, model.version, status, 1, [seconds])
 
 
 class Stream:
@@ -117,39 +128,41 @@ class Stream:
 
     def _begin(self, tasks: TaskGroup, content: bytes) -> None:
         """Begin to answer a message, after the one before it of its sequence."""
-        span = self.call.span.message() if self.call.span is not None else None
+        call, asked = self.call, ModelInferRequest()
+        services, span = call.services, call.span.message() if call.span is not None else None
         try:
-            parted, message = part(content), Message(content, self.call.services.budget)
+            parted, message = part(content), Message(content, services.budget)
+            asked = parted.message
+            model = services.catalog.find(asked.model_name, asked.model_version or None)
+            extras = Extras(milliseconds=milliseconds_of(call.headers))
         except SpikeserveError as error:
-            tasks.create_task(self._refuse(error, ModelInferResponse()))
-            self.call.end_span(span, status_of(error), RequestRecord(self.call.record.request_id))
+            told = ModelInferResponse(id=asked.id, model_name=asked.model_name)
+            tasks.create_task(self._refuse(error, told))
+            call.end_span(span, status_of(error), RequestRecord(call.record.request_id))
             return
-        asked = parted.message
+        endpoint = OneEndpoint(STREAM, model, MessageCodec(model, services.blobs, parted)).plus(extras)
+        of_call, holds = (call.record.request_id, call.trace, content), ExitStack()
+        holds.callback(message.release)
+        entry = MessageEntry(endpoint, *of_call, asker=call, holds=holds, span=span)
         named = plain({"id": asked.parameters["sequence_id"]})["id"] if "sequence_id" in asked.parameters else None
         key = None if named in (None, 0, "") else (asked.model_name, named)
         before = None if key is None else self.sequences.get(key)
-        task = tasks.create_task(self._answer(message, parted, before, span))
-        task.add_done_callback(lambda _: message.release())  # also where it is cancelled before it begins
+        task = tasks.create_task(self._answer(entry, asked.id, before))
+        task.add_done_callback(lambda _: holds.close())  # also where it is cancelled before it begins
         if key is not None:
             self.sequences[key] = task
 
-    async def _answer(
-        self, message: Message, parted: SplitRequest, before: Task[None] | None, span: RequestSpan | None
-    ) -> None:
-        asked, began = parted.message, perf_counter()
-        record, status = RequestRecord(self.call.record.request_id), HTTPStatus.OK
+    async def _answer(self, entry: MessageEntry, asked: str, before: Task[None] | None) -> None:
+        batcher = self.call.services.batcher
         try:
             if before is not None:
                 await asyncio.wait([before])
-            answer = await answer_message(self.call, message, parted, record)
-            await self._write(delimited(RESPONSE, answer))
+                entry.started = perf_counter()
+            batcher.add(entry, alone=False)
+            content = await entry.content(batcher.end)
+            await self._write(delimited(RESPONSE, content.body))
         except SpikeserveError as error:
-            status = status_of(error)
-            await self._refuse(error, ModelInferResponse(id=asked.id, model_name=asked.model_name))
-        self.call.end_span(span, status, record)
-        if "model" in record.labels:
-            model, version = str(record.labels["model"]), int(record.labels["version"])
-            self.call.services.metrics.models.count_requests(model, version, status, 1, [perf_counter() - began])
+            await self._refuse(error, ModelInferResponse(id=asked, model_name=entry.endpoint.model.name))
 
     async def _refuse(self, error: SpikeserveError, response: ModelInferResponse) -> None:
         """Answer one request with a sentence; `response` says which."""

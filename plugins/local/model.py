@@ -36,7 +36,7 @@ def load(bundle: Bundle, settings: Settings, engines: Sequence[str] = ()) -> Loa
     """Replay a bundle's golden samples, and return it loaded; raises InvalidBundle and EngineUnavailable."""
     engine = engine_for(bundle, settings, engines=engines)
     bundle.verify(engine)
-    return LoadedModel(bundle, engine, settings, Cost.of(bundle.task, seconds_per_step(engine, bundle.sample)))
+    return LoadedModel(bundle, engine, settings, Cost(seconds_per_step(engine, bundle.sample)))
 
 
 @contextmanager

@@ -11,35 +11,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from time import thread_time
-from typing import Self
 
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.base import Engine
-from spikeserve.models.engines.fan_out import constant_nodes, dense_operations
-from spikeserve.models.spec import Coding, Spec
-from spikeserve.models.spec.nodes import JoinBase
 
 LOOP_SECONDS = 1e-3  # the most that one sample is expected to take on the event loop
 ITERATION_SECONDS = 5e-3  # the most that a batch is expected to take there, and after which no other begins
 MORE_OPERATIONS = 2**24  # that a batch may have there beside twice as many as are expected, in some 1 to 3 ms
-WINDOW_OPERATIONS = 2**23  # that a window could need if all neurons fired; its state is lost if it is stopped
+WINDOW_OPERATIONS = 2**23  # that a window has there if all neurons fire; its state is lost if it is stopped
 WEIGHT = 1 / 8  # of the newest run in what is expected
 RUNS = 5  # how often it is measured; the fastest counts, since other models may be loading at the same time
 
 
 @dataclass
 class Cost:
-    """The seconds and operations that a step of a sample is expected to take, and those if every neuron fired."""
+    """The seconds and the synaptic operations that a step of a sample is expected to take."""
 
     seconds: float
-    operations_once: float
-    operations_per_step: float
     operations: float = 0.0  # which are not known before the first run
-
-    @classmethod
-    def of(cls, spec: Spec, seconds: float) -> Self:
-        """Return the cost of a model whose `seconds_per_step` are these."""
-        return cls(seconds, *operations(spec))
 
     def expected(self, samples: int, time_steps: int) -> float:
         """Return the seconds that a run of that size is expected to take."""
@@ -54,9 +43,9 @@ class Cost:
         """Return how many operations a run of that size may have on the event loop."""
         return MORE_OPERATIONS + int(2 * samples * time_steps * self.operations)
 
-    def may_run_windows(self, time_steps: int) -> bool:
-        """Return whether the event loop may run a session's windows of `time_steps`."""
-        operations = self.operations_once + time_steps * self.operations_per_step
+    def may_run_windows(self, dense: tuple[int, int], time_steps: int) -> bool:
+        """Return whether the event loop may run windows of so many steps, of a model with these `dense` operations."""
+        operations = dense[0] + time_steps * dense[1]
         return operations <= WINDOW_OPERATIONS and self.expected(1, time_steps) <= LOOP_SECONDS
 
     def took(self, seconds: float, operations: float, steps: int) -> None:
@@ -76,19 +65,3 @@ def seconds_per_step(engine: Engine, sample: DenseInputs) -> float:
         if number and fastest > 2 * LOOP_SECONDS:  # not small, and not by chance; to go on would only take time
             break
     return fastest / sample.time_steps
-
-
-def operations(spec: Spec) -> tuple[float, float]:
-    """Return upper bounds of a sample's operations, as (once, per step): every input non-zero, every neuron firing.
-
-    An operation is a weight, a product of two signals or a neuron that is evaluated. Nodes whose input is the same at
-    every step count once.
-    """
-    once, per_step = dense_operations(spec)
-    constant = constant_nodes(spec) if spec.coding is Coding.DIRECT else frozenset()
-    for node in spec.nodes:
-        count = math.prod(spec.output_shapes[node.name])
-        if isinstance(node, JoinBase):
-            count += node.products([spec.output_shapes[name] for name in spec.sources[node.name]])
-        once, per_step = (once + count, per_step) if node.name in constant else (once, per_step + count)
-    return once, per_step

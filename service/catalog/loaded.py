@@ -129,7 +129,7 @@ class LoadedModel:
         if engine.name != verified.engine:
             raise InvalidBundle(f"engine '{engine.name}' would run it, but it was verified on '{verified.engine}'")
         engine.run(bundle.sample)
-        return cls(bundle, engine, settings, Cost.of(bundle.task, verified.seconds))
+        return cls(bundle, engine, settings, Cost(verified.seconds))
 
 
 def repository_of(settings: Settings) -> ModelRepository:

@@ -24,7 +24,7 @@ class PiecesResponse(Response):
 
     def __init__(self, content: Content) -> None:
         self.pieces = [content.body, *content.more]
-        lines = [*content.headers.splitlines(), b"content-length: %d" % sum(map(len, self.pieces))]
+        lines = [*(content.headers + content.lines).splitlines(), b"content-length: %d" % sum(map(len, self.pieces))]
         self.raw_headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
         self.background = None  # FastAPI looks for it
 

@@ -26,8 +26,8 @@ from spikeserve.service.inference.decoding.readers import readers_of
 from spikeserve.service.inference.protocols.native.endpoint import NativeEndpoint
 from spikeserve.service.inference.protocols.v2.codec import HEADER_LENGTH_BYTES
 from spikeserve.service.inference.protocols.v2.endpoint import InferEndpoint
-from spikeserve.service.inference.scheduling.frames import Endpoint, Extras, Frames, HttpEndpoint, RepeatCache
-from spikeserve.service.inference.scheduling.pipeline import MAX_DIGITS, TIMEOUT
+from spikeserve.service.inference.scheduling.entry import MAX_DIGITS, TIMEOUT
+from spikeserve.service.inference.scheduling.frames import BatchedEndpoint, Endpoint, Extras, Frames, RepeatCache
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.keys import AUTHORIZATION, bearer_key
 from spikeserve.service.services import Services
@@ -58,7 +58,7 @@ class Gate:
         self.tracing = services.tracing
         self.is_keyed = bool(services.keys.clients)
         self.changes = -1
-        self.endpoints: dict[tuple[bytes, bytes], HttpEndpoint] = {}  # by URL and media type
+        self.endpoints: dict[tuple[bytes, bytes], BatchedEndpoint] = {}  # by URL and media type
         self.heads = RepeatCache[bytes, tuple[Endpoint, int]]()  # with the length of the body that each announces
         self.frames: Frames = RepeatCache()
 
@@ -127,7 +127,7 @@ class Gate:
         for endpoint in self.endpoints.values():
             endpoint.extras = Extras(self._cors(None))
 
-    def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], HttpEndpoint]]:
+    def _paths(self) -> Iterator[tuple[tuple[bytes, bytes], BatchedEndpoint]]:
         """Yield the path and the media type of each route to each version that is ready, and the newest of each."""
         for name, entries in self.catalog.models.items():
             ready = {number: entry.model for number, entry in entries.items() if entry.model is not None}
@@ -139,7 +139,7 @@ class Gate:
                 if name == self.catalog.default:
                     yield from self._of("", "", newest)
 
-    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], HttpEndpoint]]:
+    def _of(self, path: str, route: str, model: LoadedModel) -> Iterator[tuple[tuple[bytes, bytes], BatchedEndpoint]]:
         """Yield the paths of a version, native and, but for the default model's own, of the protocol v2."""
         readers = readers_of(model)
         for kind in OF_NUMBERS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Mapping
+from contextlib import ExitStack
 from http import HTTPStatus
 from time import perf_counter
 
@@ -15,14 +16,14 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spikeserve.service.catalog.catalog import Catalog
-from spikeserve.service.errors import NOT_ENDED, ShuttingDown, unexpected
-from spikeserve.service.http.access import METRICS, PROBES, Access
+from spikeserve.service.errors import NOT_ENDED, ServiceError, ShuttingDown, Unexpected
+from spikeserve.service.http.access import METRICS, PROBES, Access, sender_of
 from spikeserve.service.http.answers import error_response
 from spikeserve.service.inference.decoding.body import UNRESERVED_BYTES, Body, BodyLimits
 from spikeserve.service.telemetry.access import CLIENT_GONE, REQUEST_ID, AccessLog, request_id_of
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import TIMING, TIMING_WANTED, RequestRecord
-from spikeserve.service.telemetry.tracing import RequestSpan, Tracing
+from spikeserve.service.telemetry.record import RequestRecord, Trace
+from spikeserve.service.telemetry.tracing import Tracing
 
 EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
 SERVER_FAILED, REASON_BYTES = 1011, 123  # WebSocket's code for an error of the server, and its longest reason
@@ -30,11 +31,19 @@ UNMATCHED = "unmatched"  # the route's label where no route matches the path
 
 
 class Exchange:
-    """One request and its answer. Where a header is sent twice, `headers` has the last."""
+    """One request and its answer. Where a header is sent twice, `headers` has the last.
+
+    `holds` gives back what is held until the end of the answer.
+    """
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, catalog: Catalog, access: Access
     ) -> None:
+        self.started = perf_counter()
+        self.sender = sender_of(scope)
+        self.trace: Trace | None = None
+        self.is_logged = False  # or will be, by the batcher, which answers it
+        self.holds = ExitStack()
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.refused, lines = access.admit(scope, self.headers)
         self.body = Body(self.headers, receive, limits)
@@ -53,9 +62,7 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
-            answer = self.record.answer if TIMING_WANTED in self.headers else None
-            timing = () if answer is None else ((TIMING, answer.times.timing(perf_counter())),)
-            message["headers"] = [*message.get("headers", ()), *timing, *self._lines]
+            message["headers"] = [*message.get("headers", ()), *self._lines]
             if not self.body.complete:
                 await self._end_connection(message)
             if self._catalog.draining and not self.closes:
@@ -68,6 +75,10 @@ class Exchange:
             await self.body.drain()
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
+
+    def why_cancelled(self, _: str) -> ServiceError | ClientDisconnect:
+        """Return why the task of the request is cancelled."""
+        return ShuttingDown(NOT_ENDED) if self._catalog.draining else ClientDisconnect()
 
     async def _end_connection(self, message: Message) -> None:
         """Add `Connection: close`, unless the rest of the body is short and can be drained."""
@@ -113,10 +124,9 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits, self.catalog, self.who)
-        started, span = perf_counter(), None
         if self.tracing and scope["path"] not in PROBES | {METRICS}:
-            span = self.tracing.start(scope.get("method", "GET"), exchange.headers)
-            exchange.record.labels["trace_id"] = span.trace_id
+            exchange.trace = self.tracing.chosen.choose(scope.get("method", "GET"), exchange.headers)
+            exchange.record.labels["trace_id"] = exchange.trace.id
         self.metrics.requests.in_flight += 1
         try:
             await (exchange.refused or self.app)(scope, receive, exchange.send)
@@ -131,9 +141,9 @@ class RequestMiddleware:
             answer = error_response(ShuttingDown.status, NOT_ENDED, ShuttingDown.headers)
             await answer(scope, receive, exchange.send)
         except Exception as error:
-            request_id, exchange.record.error = exchange.record.request_id.decode(), type(error).__qualname__
-            self.access.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
-            sentence = unexpected(request_id)
+            request_id, exchange.record.error = exchange.record.request_id, type(error).__qualname__
+            self.access.log.exception("request_failed", request_id=request_id.decode(), **exchange.record.labels)
+            sentence = str(Unexpected(request_id))
             if exchange.status == HTTPStatus.SWITCHING_PROTOCOLS:
                 await send({"type": "websocket.close", "code": SERVER_FAILED, "reason": sentence[:REASON_BYTES]})
                 return
@@ -143,15 +153,18 @@ class RequestMiddleware:
             await answer(scope, receive, exchange.send)
         finally:
             exchange.body.release()
+            exchange.holds.close()
             self.metrics.requests.in_flight -= 1
-            self._finish(scope, exchange, perf_counter() - started, span)
+            if not exchange.is_logged:
+                self._finish(scope, exchange)
             # Else the scope and the exchange refer to each other, and only a garbage collection frees both.
             del scope[EXCHANGE]
 
-    def _finish(self, scope: Scope, exchange: Exchange, seconds: float, span: RequestSpan | None) -> None:
-        """Log the request, count it, and end its span."""
+    def _finish(self, scope: Scope, exchange: Exchange) -> None:
+        """Log the request, count it, and make its span."""
         route, status = getattr(scope.get("route"), "path", None), exchange.status or CLIENT_GONE
-        method, streamed = scope.get("method", "GET"), exchange.body.streamed
-        self.access.finish(exchange.record, method, route or UNMATCHED, status, seconds, streamed=streamed)
-        if span is not None:
-            span.end(method, route, status, exchange.record)
+        method, record, trace, began = scope.get("method", "GET"), exchange.record, exchange.trace, exchange.started
+        seconds, streamed = perf_counter() - began, exchange.body.streamed
+        self.access.finish(record, method, route or UNMATCHED, status, seconds, streamed=streamed)
+        if self.tracing and trace and trace.sampled:
+            self.tracing.begin(trace, method, began).end(method, route, status, record)

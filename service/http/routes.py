@@ -14,11 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import HTTPConnection
 
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.http.answers import PiecesResponse
+from spikeserve.service.http.adapter import answered
 from spikeserve.service.http.describe import described, examples
 from spikeserve.service.http.openapi import REFERENCE
 from spikeserve.service.http.page import FILES, page, page_file
-from spikeserve.service.http.requests import EXCHANGE, Exchange
+from spikeserve.service.http.requests import exchange_of
 from spikeserve.service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
 from spikeserve.service.inference.decoding.media import PREDICT_TYPES, media_type, unpacking
 from spikeserve.service.inference.protocols.native.codec import NativeCodec
@@ -102,13 +102,9 @@ async def predict(request: Request) -> Response:
 
     Every sample starts from rest. A model whose scores are values answers values, and no class.
     """
-    services: Services = request.app.state.services
-    exchange: Exchange = request.scope[EXCHANGE]
-    model = await model_of(request)
+    exchange, model = exchange_of(request), await model_of(request)
     kind, unpack = media_type(exchange.headers, *PREDICT_TYPES), unpacking(exchange.headers, exchange.body)
-    codec = NativeCodec(model, unpack, kind, request.scope["query_string"])
-    answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
-    return PiecesResponse(answer.content)
+    return await answered(request, model, NativeCodec(model, unpack, kind, request.scope["query_string"]))
 
 
 @router.get(

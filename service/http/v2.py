@@ -8,9 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from spikeserve.models.version import VERSION
 from spikeserve.service.errors import UnsupportedMedia
-from spikeserve.service.http.access import sender_of
-from spikeserve.service.http.answers import PiecesResponse
-from spikeserve.service.http.requests import EXCHANGE, Exchange, exchange_of
+from spikeserve.service.http.adapter import answered
+from spikeserve.service.http.requests import exchange_of
 from spikeserve.service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Model, model_of, of_model, responses
 from spikeserve.service.inference.decoding.media import INFER_TYPES, JSON, media_type, unpacking
 from spikeserve.service.inference.protocols.v2 import metadata, schemas
@@ -105,13 +104,10 @@ async def infer(request: Request) -> Response:
     Every sample starts from rest, unless the request belongs to a sequence.
     """
     services: Services = request.app.state.services
-    exchange: Exchange = request.scope[EXCHANGE]
-    model = await model_of(request)
+    exchange, model = exchange_of(request), await model_of(request)
     media_type(exchange.headers, *INFER_TYPES)
-    codec = InferCodec(model, services.blobs, exchange.headers, unpacking(exchange.headers, exchange.body))
-    of_sender = exchange.record, sender_of(request.scope)
-    answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, *of_sender)
-    return PiecesResponse(answer.content)
+    unpack = unpacking(exchange.headers, exchange.body)
+    return await answered(request, model, InferCodec(model, services.blobs, exchange.headers, unpack))
 
 
 @router.post(

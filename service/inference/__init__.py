@@ -1,1 +1,1 @@
-"""Inference: the pipeline that both protocols share, from a request's body to its answer."""
+"""Inference: what both protocols share, from a request's body to its answer."""

@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
             return
         is_long, gate = self.selector.is_long, self.gate
         if gate is not None and not is_long and self._is_idle() and (known := gate.known(data)):
-            self._set_entry(HttpEntry(self, *known, more_body=False))
+            self._set_entry(HttpEntry(*known, connection=self, more_body=False))
             self._settle(alone=True)
             return
         self.backlog.add(data)
@@ -360,7 +360,7 @@ class Connection(asyncio.Protocol):
         gate = self.gate
         may_be = self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1"
         if gate is not None and may_be and (admitted := gate.admit(self.url, self.headers, self.body_left)):
-            self._set_entry(HttpEntry(self, *admitted))
+            self._set_entry(HttpEntry(*admitted, connection=self))
             self.closes |= not self.parser.should_keep_alive()
             if self.head and not self.closes:
                 gate.learn(self.head, self.headers, admitted[0], self.body_left)

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
 from spikeserve.models.errors import install
@@ -66,10 +64,6 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_SECONDS)))
         return cls(provider, provider.get_tracer("spikeserve", VERSION), chosen)
 
-    def start(self, name: str, headers: Mapping[bytes, bytes]) -> RequestSpan:
-        """Start the span of a request, as a child of the one that its `traceparent` names, if any."""
-        return self.begin(self.chosen.choose(name, headers), name, perf_counter())
-
     def begin(self, trace: Trace, name: str, started: float) -> RequestSpan:
         """Start the span of a request of a trace; it began when `perf_counter` said `started`."""
         from opentelemetry.trace import SpanKind
@@ -96,11 +90,6 @@ class RequestSpan:
 
     tracer: Tracer
     span: Span
-
-    @property
-    def trace_id(self) -> str:
-        """The trace that it belongs to, 32 hexadecimal digits."""
-        return format(self.span.get_span_context().trace_id, "032x")
 
     def end(self, method: str, route: str | None, status: int, record: RequestRecord) -> None:
         """End the span of a request over HTTP, named by the route's template."""

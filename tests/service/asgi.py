@@ -155,7 +155,7 @@ def slow(model: LoadedModel) -> Held:
     """Have every request for `model` go to a worker, into an engine that waits to be let go on."""
     held = Held(model.engine)
     model.engine = held
-    model.cost = Cost(1e-3, 0, 0)  # so that a few steps take longer than a quick request may
+    model.cost = Cost(1e-3)  # so that a few steps take longer than a quick request may
     return held
 
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -34,24 +33,6 @@ class BodyLimits:
     max_bytes: int
     seconds: float
     budget: MemoryBudget
-
-
-class RequestBody(Protocol):
-    """What the pipeline asks of a request's body; `length` is CHUNKED where it is not known yet."""
-
-    length: int
-
-    async def read(self, deadline: float = math.inf) -> bytes:
-        """Return the whole body; `deadline` is on the event loop's clock."""
-        ...
-
-    def reserve(self, size: int) -> None:
-        """Reserve `size` more bytes of the budget, on any thread; raises Overloaded where the budget has too few."""
-        ...
-
-    async def wait_for_disconnect(self) -> None:
-        """Return once the client has disconnected."""
-        ...
 
 
 class Body:

@@ -70,6 +70,7 @@ class Batcher:
 
     def add(self, entry: Entry, *, alone: bool) -> None:
         """Answer an entry: at once where it came `alone` and nothing else was ready, else with others."""
+        entry.arrived = perf_counter()
         if self.waiting and self._is_refused(entry):
             return
         self.waiting.append(entry)
@@ -209,7 +210,7 @@ class Batcher:
     def _queue(self, entry: Entry, query: Query | None, began: float) -> None:
         """Let an entry, whose decoding `began` then, wait for a thread; without a query it is decoded there."""
         endpoint, hold = entry.endpoint, Reservation(self.budget)
-        job = entry.job = Job.begin(endpoint.model, Times(entry.started), entry.sender)
+        job = entry.job = Job.begin(endpoint.model, Times(entry.arrived), entry.sender)
         most = self.settings.request_timeout_ms
         milliseconds = min(endpoint.extras.milliseconds or most, most)
         endpoint.model.requests.count += 1
@@ -221,7 +222,7 @@ class Batcher:
             else:
                 whole = partial(unpack, encoding=Encoding.GZIP, most=self.settings.max_body_bytes, reserve=hold.reserve)
                 codec = endpoint.codec(whole if endpoint.extras.packed else None)
-                stage = RawJob(job, codec, entry.body, hold.reserve)
+                stage, entry.body = RawJob(job, codec, entry.body, hold.reserve), b""
             self.scheduler.admit(stage)
         except Exception as error:
             job.fail(error)
@@ -229,7 +230,7 @@ class Batcher:
     def _answered(self, entry: Entry, hold: Reservation, answered: Future[Answer]) -> None:
         """End an entry that waited for a thread."""
         entry.endpoint.model.requests.count -= 1
-        error = answered.exception()
+        entry.job, error = None, answered.exception()  # of which each refers to the other
         if error is None:
             self.finish.answer(entry, answered.result(), hold.release)
             return

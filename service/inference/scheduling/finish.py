@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from http import HTTPStatus
 from time import perf_counter
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from spikeserve.models.errors import InvalidInput, SpikeserveError
+from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.errors import ServiceError, unexpected
+from spikeserve.service.errors import ServiceError, Unexpected
 from spikeserve.service.inference.scheduling.answer import Content, Renderer, Results
 from spikeserve.service.inference.scheduling.entry import Entry
 from spikeserve.service.inference.scheduling.job import Answer
-from spikeserve.service.telemetry.access import CLIENT_GONE, METHOD, STATUS, AccessLog
+from spikeserve.service.telemetry.access import CLIENT_GONE, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import (
     TIMING,
@@ -57,10 +56,10 @@ class Finish:
             case ServiceError():
                 status = error.status
             case _:
-                status, request_id = HTTPStatus.INTERNAL_SERVER_ERROR, entry.request_id.decode()
-                record.error = type(error).__qualname__
+                request_id, record.error = entry.request_id.decode(), type(error).__qualname__
                 self.access.log.error("request_failed", exc_info=error, request_id=request_id, **record.labels)
-                error = SpikeserveError(unexpected(request_id))
+                error = Unexpected(entry.request_id)
+                status = error.status
         entry.refuse(error, status)
         self._end(entry, record, status)
 
@@ -105,7 +104,7 @@ class Finish:
     def _send(self, entry: Entry, content: Content, times: Times, sent: Callable[[], object] | None = None) -> None:
         lines = entry.endpoint.extras.lines
         if entry.endpoint.extras.timing:
-            took = replace(times, arrived=entry.started).timing(perf_counter())
+            took = replace(times, arrived=entry.arrived).timing(perf_counter())
             lines = b"%s: %s\r\n%s" % (TIMING, took, lines)
         entry.answer(content._replace(lines=lines) if lines else content, sent)
 
@@ -115,7 +114,7 @@ class Finish:
 
     def _end(self, entry: Entry, record: RequestRecord, status: int) -> None:
         """Log and count an entry, and end its span."""
-        self.access.finish(record, METHOD, entry.endpoint.route, status, perf_counter() - entry.started)
+        entry.log(self.access, record, status)
         self._trace(entry, record, status)
 
     def _trace(self, entry: Entry, record: RequestRecord, status: int) -> None:

@@ -179,8 +179,8 @@ class Endpoint:
         raise NotImplementedError
 
 
-class HttpEndpoint(Endpoint):
-    """One over HTTP; endpoints share their `frames`."""
+class BatchedEndpoint(Endpoint):
+    """One whose requests run in batches where that is possible; endpoints share their `frames`."""
 
     is_v2 = False
     is_read = True  # whether a kernel reads any bodies

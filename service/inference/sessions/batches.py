@@ -85,7 +85,7 @@ class Batches:
             asyncio.get_running_loop().call_soon(self._run_all)
 
     def _is_small(self, model: LoadedModel, steps: int) -> bool:
-        return model.engine.is_bounded and model.cost.may_run_windows(steps)
+        return model.engine.is_bounded and model.cost.may_run_windows(model.dense, steps)
 
     def _room(self, model: LoadedModel, steps: int) -> int:
         return self.scheduler.queue(model).policy.max_samples(model.cost, steps)

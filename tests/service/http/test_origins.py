@@ -119,9 +119,7 @@ def test_every_error_can_be_read_by_an_allowed_page(opened: TestClient, monkeypa
                 opened.post(UNLOAD, headers=APP),
             )
         }
-    monkeypatch.setattr(
-        Inside(opened.app).services.pipeline, "scheduler", None
-    )  # a fault of ours, which nobody foresaw
+    monkeypatch.setattr(Inside(opened.app).services.batcher, "scheduler", None)  # a fault of ours, not foreseen
     found[500] = opened.post("/predict", json=BODY, headers=APP)
     assert sorted(found) == [400, 403, 404, 405, 413, 415, 422, 500, 503]
     many = "&".join(f"p{index}=" for index in range(17))

@@ -32,7 +32,7 @@ from spikeserve.service.inference.decoding.rows import RowReader
 from spikeserve.service.inference.protocols.native.endpoint import NativeEndpoint
 from spikeserve.service.inference.scheduling import frames
 from spikeserve.service.inference.scheduling.batcher import MAX_REQUESTS
-from spikeserve.service.inference.scheduling.pipeline import Pipeline
+from spikeserve.service.inference.scheduling.scheduler import Scheduler
 from spikeserve.service.process.connections import cancel_requests
 from spikeserve.service.telemetry import logs
 from tests.bundles import contents
@@ -142,7 +142,7 @@ class OneWay(RuleBasedStateMachine):
             return LoadedModel.run(model, inputs, *more, **named)
 
         never = patch.object(Cost, "took")  # so that it stays so dear
-        with never, patch.multiple(model, cost=Cost(ITERATION_SECONDS / 3 / 50, 0, 0), run=run):
+        with never, patch.multiple(model, cost=Cost(ITERATION_SECONDS / 3 / 50), run=run):
             inside.forget()  # so that nothing is known of another cost
             asks = [Ask(kind=kind)] * (MAX_QUEUE + more) + [Ask("rate", kind=kind)] * 3
             *_, counted = self.answered(self.ours, asks, waits=True)
@@ -353,7 +353,7 @@ def test_a_failure_is_that_of_each_request_alone(
 def test_no_request_of_numbers_is_dear_nor_a_call_from_its_third_message_on(machine: OneWay, ask: Ask) -> None:
     for _ in range(2 * ask.is_call):
         machine.all([ask])
-    with patch.object(Pipeline, "answer", None):  # so that the application could not answer it
+    with patch.object(Scheduler, "admit", None):  # so that no thread could answer it
         answers = machine.ours.run(machine.ours.answers([ask] * 30))  # whose 90 samples are more than a batch has
     assert {answer.status for answer in answers} == {200}
 

@@ -226,7 +226,7 @@ class Endless:
 
 def load(*arguments, load=LoadedModel.load):
     model = load(*arguments)
-    model.engine, model.cost = Endless(model.engine), Cost(1e-3, 0, 0)  # so that no run is taken for a quick one
+    model.engine, model.cost = Endless(model.engine), Cost(1e-3)  # so that no run is taken for a quick one
     return model
 
 LoadedModel.load = load

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikeserve.models.spec import Coding, Spec
-from spikeserve.service.catalog.cost import LOOP_SECONDS, WINDOW_OPERATIONS, Cost, operations
+from spikeserve.service.catalog.cost import LOOP_SECONDS, WINDOW_OPERATIONS, Cost
 from spikeserve.service.inference.scheduling.query import SMALL_BODY
 from spikeserve.service.inference.sessions.table import Usage
 from tests.bundles import publish, published
@@ -134,20 +133,20 @@ async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues
 
 def test_a_sample_and_a_batch_run_on_the_event_loop_up_to_the_time_that_each_may_take() -> None:
     # A quarter of a sample's time for a step: four steps are just quick enough, and five samples take a batch's time.
-    cost = Cost(seconds=LOOP_SECONDS / 4, operations_once=0, operations_per_step=0)
+    cost = Cost(seconds=LOOP_SECONDS / 4)
     assert [cost.room(steps) for steps in (1, 2, 4, 5)] == [20, 10, 5, 0]
-    assert Cost(0.0, 0, 0).room(1) > 1_000_000
+    assert Cost(0.0).room(1) > 1_000_000
 
 
 def test_a_window_runs_on_the_event_loop_up_to_the_time_and_the_operations_that_it_could_have() -> None:
     # Half of the operations at once and an eighth at each step: four steps, however fast they were measured.
-    wide = Cost(seconds=0.0, operations_once=WINDOW_OPERATIONS // 2, operations_per_step=WINDOW_OPERATIONS // 8)
-    slow = Cost(seconds=LOOP_SECONDS / 4, operations_once=0, operations_per_step=0)
-    assert [[cost.may_run_windows(steps) for steps in (4, 5)] for cost in (wide, slow)] == [[True, False]] * 2
+    wide = WINDOW_OPERATIONS // 2, WINDOW_OPERATIONS // 8
+    of_each = (Cost(0.0), wide), (Cost(LOOP_SECONDS / 4), (0, 0))
+    assert [[cost.may_run_windows(dense, n) for n in (4, 5)] for cost, dense in of_each] == [[True, False]] * 2
 
 
 def test_what_is_expected_follows_real_runs_up_and_down() -> None:
-    cost = Cost(seconds=9.0, operations_once=0, operations_per_step=0)
+    cost = Cost(seconds=9.0)
     cost.took(6.0, operations=12, steps=6)  # a second each, of which an eighth counts, and two operations
     assert (cost.seconds, cost.operations) == (8.0, 2.0)
     for _ in range(40):
@@ -158,27 +157,10 @@ def test_what_is_expected_follows_real_runs_up_and_down() -> None:
 
 
 def test_a_batch_may_have_twice_the_operations_that_are_expected_and_some_more() -> None:
-    assert Cost(0.0, 0, 0, operations=7).most_operations(samples=5, time_steps=3) == 2**24 + 210
-
-
-def test_operations_are_all_weights_and_neurons_and_those_of_a_constant_input_count_once() -> None:
-    # One channel of 2 × 2 pixels, each under one window of 1 × 1 for each of three channels: 12 weights, 12 sums, once.
-    # Then at each step 12 neurons; 12 flattened; 12 × 2 weights, 2 sums; 2 neurons, each heard by both.
-    nodes = [
-        {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 3, "kernel_size": [1, 1]},
-        {"type": "LIF", "name": "lif", "decay": 0.5},
-        {"type": "Flatten", "name": "flat"},
-        {"type": "Linear", "name": "fc", "bias": False, "in_features": 12, "out_features": 2},
-        {"type": "LIF", "name": "out", "decay": 0.5, "recurrent": {"bias": False}},
-    ]
-    spec = {"input": {"shape": [1, 2, 2]}, "time_steps": 5, "nodes": nodes, "labels": ["a", "b"]}
-    assert operations(Spec.read(spec)) == (12 + 12, 12 + 12 + 24 + 2 + 2 + 4)
-    assert operations(toy(Coding.SPIKES).spec) == (0, 8)  # events are no constant input
+    assert Cost(0.0, operations=7).most_operations(samples=5, time_steps=3) == 2**24 + 210
 
 
 def test_what_a_model_costs_is_measured_when_it_loads(repository: Path) -> None:
     with serving(repository) as client:
         model = Inside(client.app).model()
     assert 0 < model.cost.seconds < 1
-    # Two inputs, 2 × 2 weights, two sums; and at each step two neurons.
-    assert (model.cost.operations_once, model.cost.operations_per_step) == (6, 2)

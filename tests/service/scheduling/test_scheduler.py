@@ -139,7 +139,7 @@ async def test_what_waits_goes_together_for_equal_steps_and_is_answered_as_alone
     async with started(repository, threads=1, engine=engine) as client:
         alone = [(await client.post(body)).json["predictions"] for body in bodies]
         model = client.model()
-        model.cost = client.queue().cost = Cost(1e-9, 0, 0)  # measured on a busy machine it might be anything
+        model.cost = client.queue().cost = Cost(1e-9)  # measured on a busy machine it might be anything
         held = slow(model)
         together = [asyncio.create_task(client.post(body)) for body in [RIGHT, *bodies]]
         await held.begun()
@@ -169,7 +169,7 @@ RUNS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], list[tuple[int, int]
 async def test_what_waits_shares_runs_that_are_bounded_and_in_turn(repository: Path, case: str) -> None:
     settings, bodies, runs = RUNS[case]
     async with busy(repository, **settings) as (client, held, first):
-        client.queue().cost = Cost(1e-9, 0, 0)  # so that only samples bound a run
+        client.queue().cost = Cost(1e-9)  # so that only samples bound a run
         waiting = []
         for body in bodies:
             waiting.append(asyncio.create_task(client.post(body)))
@@ -339,7 +339,7 @@ async def test_a_second_run_starts_once_one_is_full(repository: Path, settings: 
     # many as take 50 ms: two of three steps, 48 ms, leave no room for a third.
     async with started(repository, threads=2, engine="onnx", **settings) as client:
         held = slow(client.model())
-        client.queue().cost = Cost(step, 0, 0)
+        client.queue().cost = Cost(step)
         first = asyncio.create_task(client.post(LEFT))
         await held.begun()
         second = asyncio.create_task(client.post(LEFT))

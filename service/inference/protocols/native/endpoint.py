@@ -19,7 +19,7 @@ MAX_READERS = 16  # of events that a form has, each for other steps
 NPY_BEGIN = MAGIC + b"\x01\x00"
 
 
-class NativeEndpoint(frames.HttpEndpoint):
+class NativeEndpoint(frames.BatchedEndpoint):
     """The bodies of one media type for one model, of which `readers` read some."""
 
     invalid = HTTPStatus.UNPROCESSABLE_ENTITY

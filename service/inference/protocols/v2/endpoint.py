@@ -31,7 +31,7 @@ def frame_of(query: InferQuery, model: LoadedModel, reader: Reader) -> frames.Fr
     return frames.Frame(group, range(samples, samples + 1), cast("Renderer", query.render))
 
 
-class InferEndpoint(frames.HttpEndpoint):
+class InferEndpoint(frames.BatchedEndpoint):
     """The bodies for one model, of which `reader` reads some; `blobs` reads the state of a sequence."""
 
     is_v2 = True
