@@ -94,13 +94,14 @@ class Infer:
         """Classify each sample. Raises what the codec raises, and what ends an entry."""
         self.catalog.check_open()
         body = (await call.read()).content
-        endpoint = self._endpoint(part(body), call.milliseconds)
-        call.record.labels |= endpoint.labels
+        known = self._endpoint(parted := part(body))
+        call.record.labels |= known.labels
+        endpoint = known.of(parted, call.milliseconds)
         span, call.span = call.span, None
         of_call = call.record.request_id, call.trace, body, call.began
         entry = CallEntry(endpoint, *of_call, asker=call, holds=call.holds, span=span)
         call.is_logged = True  # by the batcher
-        del body, of_call  # which may be long
+        del body, parted, of_call  # which may be long
         self._gather(entry)
         return (await entry.content(self.batcher.end)).body
 
@@ -129,7 +130,7 @@ class Infer:
     def _ended(self, _: object) -> None:
         self.all_in_flight = False
 
-    def _endpoint(self, parted: SplitRequest, milliseconds: int) -> MessageEndpoint:
+    def _endpoint(self, parted: SplitRequest) -> MessageEndpoint:
         """Return the endpoint of a message. Raises ModelNotFound and NotReady."""
         if self.changes != self.catalog.changes:
             self.changes = self.catalog.changes
@@ -139,4 +140,4 @@ class Infer:
         endpoint = self.endpoints.get(model)
         if endpoint is None:
             endpoint = self.endpoints[model] = MessageEndpoint(self.services, model, self.frames)
-        return endpoint.of(parted, milliseconds)
+        return endpoint

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.http.answers import PiecesResponse
+from spikeserve.service.http.answers import PiecesResponse, invalid_at
 from spikeserve.service.http.requests import exchange_of
 from spikeserve.service.inference.scheduling.entry import AwaitedEntry, OneEndpoint, milliseconds_of
 from spikeserve.service.inference.scheduling.frames import Extras
@@ -26,6 +26,7 @@ async def answered(request: Request, model: LoadedModel, codec: Codec) -> Respon
     exchange, batcher, loop = exchange_of(request), services.batcher, asyncio.get_running_loop()
     body, record, most = exchange.body, exchange.record, services.settings.request_timeout_ms
     endpoint = OneEndpoint(request.scope["route"].path, model, codec)
+    endpoint.invalid = invalid_at(endpoint.route)
     record.labels |= endpoint.labels
     try:
         milliseconds = milliseconds_of(exchange.headers)

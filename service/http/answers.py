@@ -24,7 +24,8 @@ class PiecesResponse(Response):
 
     def __init__(self, content: Content) -> None:
         self.pieces = [content.body, *content.more]
-        lines = [*(content.headers + content.lines).splitlines(), b"content-length: %d" % sum(map(len, self.pieces))]
+        length = b"content-length: %d" % sum(map(len, self.pieces))
+        lines = [*content.headers.splitlines(), length, *content.lines.splitlines()]
         self.raw_headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
         self.background = None  # FastAPI looks for it
 
@@ -53,13 +54,17 @@ def install_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, _answer)
 
 
+def invalid_at(path: str) -> HTTPStatus:
+    """Return the status of an invalid input: where the native routes say 422, the protocol v2 says 400."""
+    return HTTPStatus.BAD_REQUEST if path.startswith("/v2/") else HTTPStatus.UNPROCESSABLE_ENTITY
+
+
 async def _answer(request: Request, error: Exception) -> Response:
     match error:
         case ServiceError():
             return error_response(error.status, str(error), error.headers)
         case InvalidInput():
-            is_v2 = request.url.path.startswith("/v2/")  # where the native routes say 422, the protocol says 400
-            return error_response(HTTPStatus.BAD_REQUEST if is_v2 else HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+            return error_response(invalid_at(request.url.path), str(error))
         case HTTPException():
             headers = dict(error.headers or {})
             if "Allow" in headers:

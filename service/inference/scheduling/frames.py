@@ -152,7 +152,7 @@ class DecodedBody(NamedTuple):
 class Endpoint:
     """One route to one version of a model, by the route's template."""
 
-    invalid = HTTPStatus.BAD_REQUEST  # of an invalid input, in the protocol v2
+    invalid: HTTPStatus = HTTPStatus.BAD_REQUEST  # of an invalid input, in the protocol v2
 
     def __init__(self, route: str, model: LoadedModel) -> None:
         self.route = route
