@@ -42,16 +42,9 @@ from spikeserve.training.report.evaluate import evaluate
 BRAILLE = {"data": {"dataset": "arrays"}, "network": {"coding": "spikes"}}
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "digits": {},
-    "digits-wide": {
-        "network": {"architecture": "64C3-AP2-128C3-AP2-128"},
-        "optimisation": {"label_smoothing": 0.1},
-    },
+    "digits-wide": {"network": {"architecture": "64C3-AP2-128C3-AP2-128"}, "optimisation": {"label_smoothing": 0.1}},
     "mnist-5000": {"data": {"dataset": "mnist-5000"}},
-    "mnist-5000-256": {
-        "data": {"dataset": "mnist-5000"},
-        "network": {"architecture": "256"},
-        "augment": {"shift": 0},
-    },
+    "mnist-5000-256": {"data": {"dataset": "mnist-5000"}, "network": {"architecture": "256"}, "augment": {"shift": 0}},
     "mnist-5000-short": {"data": {"dataset": "mnist-5000"}, "optimisation": {"epochs": 20}},
     "braille": BRAILLE,
     "braille-64R": BRAILLE | {"network": {"coding": "spikes", "architecture": "64R"}},

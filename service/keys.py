@@ -37,10 +37,7 @@ class KeyRing:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Read the digests from the settings. Raises Misconfigured, whose sentence never repeats a value."""
-        return cls(
-            tuple(_digests("api_keys", settings.api_keys)),
-            tuple(_digests("admin_keys", settings.admin_keys)),
-        )
+        return cls(tuple(_digests("api_keys", settings.api_keys)), tuple(_digests("admin_keys", settings.admin_keys)))
 
     def __bool__(self) -> bool:
         return bool(self.clients or self.admins)

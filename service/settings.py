@@ -46,7 +46,7 @@ REMOVED = {  # settings of earlier versions, and what stands for each
     "trace_endpoint": "OpenTelemetry's variable OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says it",
 }
 PLUGGED = {  # settings that a plugin of this project brings, and what is missing without it
-    "grpc_port": "the plugin grpc brings it, which is not in this installation, or not in SPIKESERVE_PLUGINS",
+    "grpc_port": "the plugin grpc brings it, which is not in this installation, or not in SPIKESERVE_PLUGINS"
 }
 
 # An origin as browsers write it: a scheme, a host, and a port unless it is the scheme's own.
@@ -156,9 +156,7 @@ class Settings(BaseSettings):
         1, ge=1, le=1024, description="How many processes serve the port; each has its own threads, queues and models."
     )
     max_queue: int = Field(
-        256,
-        ge=1,
-        description="How many requests may wait for one version of a model; more are answered 503 at once.",
+        256, ge=1, description="How many requests may wait for one version of a model; more are answered 503 at once."
     )
     request_timeout_ms: int = Field(
         30_000,

@@ -20,9 +20,7 @@ from spikeserve.models.bundle.repository import PRETRAINED
 
 READY = "/health/ready"
 RAYS_HAPROXY = "haproxy-serve"  # the folder of its configuration
-RAY_WITH_HAPROXY = {
-    "Ray with HAProxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
-}
+RAY_WITH_HAPROXY = {"Ray with HAProxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}}
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,9 @@ class Rule(Protocol):
     @property
     def checks(self) -> Sequence[int]:
         """After how many steps it is asked, ascending; the last is the end of the run, where it is not."""
-        ...
 
     def ended(self, result: RunResult, taken: int) -> Flags:
         """Return which samples end after `taken` steps, (batch,), by their last slice's result."""
-        ...
 
 
 class EndingRule(NamedTuple):

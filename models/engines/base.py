@@ -123,35 +123,25 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The engine's name, as in settings and answers."""
-        ...
 
     @property
     def batches(self) -> bool:
         """Whether a sample takes less time in a larger batch, so that a scheduler should wait for more requests."""
-        ...
 
     @property
     def is_bounded(self) -> bool:
         """Whether a run ends once it has more operations than its `Stop` lets it have."""
-        ...
 
     @property
     def network(self) -> Network:
         """The network that it runs."""
-        ...
 
     @property
     def spec(self) -> Spec:
         """That network's spec."""
-        ...
 
     def run(
-        self,
-        inputs: Inputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
+        self, inputs: Inputs, state: State | None = None, *, record: Record = Record.NONE, stop: Stop | None = None
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; return the result and the state after the last step.
 
@@ -163,14 +153,12 @@ class Engine(Protocol):
         requested: engines check it between nodes, steps or parts of the batch. Events give the bits of the dense array
         that they stand for.
         """
-        ...
 
     def answer(self, inputs: Inputs, ending: Ending | None = None, *, stop: Stop | None = None) -> RunResult:
         """Run every sample from rest, to its last step or until it is `ending`, and return no state.
 
         It is what `run` returns, and may be quicker. Raises as `run` does.
         """
-        ...
 
     def run_windows(
         self, inputs: Inputs, states: Sequence[State], windows: Sequence[int]
@@ -181,4 +169,3 @@ class Engine(Protocol):
         and the states after the last ones. The given states are used up, also where memory is short. Raises
         InvalidInput as `run` does.
         """
-        ...

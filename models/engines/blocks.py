@@ -39,12 +39,7 @@ class DenseEngine(ABC):
         """Run every sample on from `state`, which fits, or from rest."""
 
     def run(
-        self,
-        inputs: Inputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
+        self, inputs: Inputs, state: State | None = None, *, record: Record = Record.NONE, stop: Stop | None = None
     ) -> tuple[RunResult, State]:
         """Run every sample on from `state`, or from rest; see `Engine.run`.
 

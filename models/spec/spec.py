@@ -289,10 +289,7 @@ class Spec(FrozenModel):
         )
 
     def propagate(
-        self,
-        source: Value,
-        apply: Callable[[Node, Value], Value],
-        join: Callable[[Node, Sequence[Value]], Value],
+        self, source: Value, apply: Callable[[Node, Value], Value], join: Callable[[Node, Sequence[Value]], Value]
     ) -> Iterator[tuple[Node, Value, Value]]:
         """Propagate `source` through the nodes and yield each node with its joined input and its output.
 

@@ -84,11 +84,7 @@ class CompiledC:
     """
 
     def __init__(
-        self,
-        network: Network,
-        compiler: Sequence[str] = (),
-        flags: Sequence[str] = FLAGS,
-        emulator: Sequence[str] = (),
+        self, network: Network, compiler: Sequence[str] = (), flags: Sequence[str] = FLAGS, emulator: Sequence[str] = ()
     ) -> None:
         self.network = network
         self.layers = list(network.spec.layers)

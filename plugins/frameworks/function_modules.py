@@ -164,12 +164,7 @@ def add_relu(layer: Layer) -> None:
 
 
 FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
-    {
-        nn.ReLU: add_relu,
-        NodeFunction: add_node_function,
-        Slice: add_slice,
-        ConvOverTime: add_conv_over_time,
-    }
+    {nn.ReLU: add_relu, NodeFunction: add_node_function, Slice: add_slice, ConvOverTime: add_conv_over_time}
 )
 NOT_NEGATIVE = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.LPPool2d),

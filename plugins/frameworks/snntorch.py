@@ -83,9 +83,7 @@ def _require_known_delay(layer: Layer) -> None:
         f"it does nothing in snntorch {KNOWN_VERSION}, but {FRAMEWORK.version} is installed",
     )
     layer.refuse_unless(
-        not layer.module.init_hidden,
-        f"{about} where it keeps its state",
-        f"snntorch {FRAMEWORK.version} cannot run it",
+        not layer.module.init_hidden, f"{about} where it keeps its state", f"snntorch {FRAMEWORK.version} cannot run it"
     )
 
 

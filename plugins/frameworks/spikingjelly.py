@@ -280,12 +280,7 @@ FRAMEWORK = Framework(
     name="spikingjelly",
     rule="fires at the threshold; resets at once, by subtraction where v_reset is None",
     containers=frozenset(
-        {
-            nn.Sequential,
-            layers.MultiStepContainer,
-            layers.SeqToANNContainer,
-            layers.StepModeContainer,
-        }
+        {nn.Sequential, layers.MultiStepContainer, layers.SeqToANNContainer, layers.StepModeContainer}
     ),
     rules={
         **MODULES,

@@ -116,9 +116,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "logical_xor": Elementwise(_BOTH, torch.ne, _differs, boolean=True),
     "sign": Elementwise(("input",), torch.sign, lambda value: (value > 0.0) - (value < 0.0)),
     "heaviside": Elementwise(
-        ("input", "values"),
-        lambda value, at_zero: torch.where(value == 0, at_zero, (value > 0).float()),
-        _step,
+        ("input", "values"), lambda value, at_zero: torch.where(value == 0, at_zero, (value > 0).float()), _step
     ),
     "clamp": Elementwise(("input", "min", "max"), torch.clamp, _clamped),
     "hardtanh": Elementwise(("input", "min_val", "max_val"), torch.clamp, _clamped),
@@ -128,9 +126,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "relu6": Elementwise(("input",), torch.nn.functional.relu6, lambda value: minimum(maximum(value, 0.0), 6.0)),
     "leaky_relu": Elementwise(("input", "negative_slope"), torch.nn.functional.leaky_relu, _leaky),
     "where": Elementwise(
-        ("condition", "input", "other"),
-        lambda condition, one, other: torch.where(condition > 0, one, other),
-        _chosen,
+        ("condition", "input", "other"), lambda condition, one, other: torch.where(condition > 0, one, other), _chosen
     ),
     "masked_fill": Elementwise(
         ("input", "mask", "value"),

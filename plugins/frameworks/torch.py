@@ -218,13 +218,7 @@ def _along(value: Any, axes: int) -> tuple[Any, ...]:
 
 
 MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
-    {
-        nn.Linear: linear,
-        nn.Flatten: flatten,
-        nn.Unflatten: unflatten,
-        nn.LPPool2d: sum_pool,
-        OwnNeuron: own_neuron,
-    }
+    {nn.Linear: linear, nn.Flatten: flatten, nn.Unflatten: unflatten, nn.LPPool2d: sum_pool, OwnNeuron: own_neuron}
     | dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d), convolution)
     | dict.fromkeys(AVERAGES, average_pool)
     | dict.fromkeys(MAXIMA, max_pool)

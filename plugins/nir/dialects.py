@@ -390,10 +390,7 @@ class SpikingJelly(Dialect):
     @override
     def synapse(self, cell: Cell, dt: float) -> Fields:
         share = dt / wide(cell.positive("tau_syn"))
-        return {
-            "syn_decay": np.clip(1 - share, 0, 1),
-            "syn_gain": _or_one(share * wide(cell.array("w_in", 1.0)), 1e-6),
-        }
+        return {"syn_decay": np.clip(1 - share, 0, 1), "syn_gain": _or_one(share * wide(cell.array("w_in", 1.0)), 1e-6)}
 
 
 def _starting_at_reset(fields: Fields) -> Fields:

@@ -138,10 +138,7 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = FATAL
     try:
         return onnxruntime.InferenceSession(
-            model,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=REWRITES_THAT_ROUND_OTHERWISE,
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=REWRITES_THAT_ROUND_OTHERWISE
         )
     except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
         raise EngineUnavailable(f"engine 'onnx': ONNX Runtime cannot load the network: {said_by(error)}") from error

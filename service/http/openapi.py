@@ -69,10 +69,7 @@ CONTENT_ENCODING = _header("Content-Encoding", "How the body is compressed.", ty
 TAGS = [
     {"name": "predict", "description": "Samples in, spike counts and classes out: the native API."},
     {"name": "v2", "description": "The Open Inference Protocol, which clients of Triton and KServe speak."},
-    {
-        "name": "stream",
-        "description": "Sessions: events or values as they happen, an answer for each window of time.",
-    },
+    {"name": "stream", "description": "Sessions: events or values as they happen, an answer for each window of time."},
     {"name": "models", "description": "Which models are served, what they take, and examples to send."},
     {"name": "health", "description": "Checks for an orchestrator, and metrics for Prometheus."},
 ]

@@ -156,11 +156,7 @@ def warn_if_open(host: str, keys: KeyRing, origins: Collection[str] = ()) -> Non
     if not keys.clients:
         log.warning("no_api_keys", host=host, meaning="anyone can use the models; see api_keys")
     if not keys:
-        log.warning(
-            "no_admin_keys",
-            host=host,
-            meaning="anyone can load and unload models; see admin_keys",
-        )
+        log.warning("no_admin_keys", host=host, meaning="anyone can load and unload models; see admin_keys")
 
 
 def warn_if_unknown(environment: Iterable[str], settings: Settings) -> None:

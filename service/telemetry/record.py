@@ -30,7 +30,6 @@ class Model(Protocol):
     @property
     def engine(self) -> Any:
         """Its engine."""
-        ...
 
 
 class Version(Protocol):

@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 
 from spikeserve.models.coding import EventInputs, encode
 from spikeserve.models.engines import ENGINES, RunResult, create
-from spikeserve.models.engines.anytime import (
-    Calibration,
-    StopRule,
-    confident,
-    decided,
-    run_anytime,
-    run_until,
-)
+from spikeserve.models.engines.anytime import Calibration, StopRule, confident, decided, run_anytime, run_until
 from spikeserve.models.engines.base import Record, joined
 from spikeserve.models.engines.event.cores import Cores
 from spikeserve.models.engines.event.engine import EventEngine

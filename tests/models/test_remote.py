@@ -206,8 +206,7 @@ def test_a_version_that_no_other_can_follow_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "name"),
-    [(b"digits", "digits"), (b"", ""), (b"\xff", "\ufffd"), (b"x" * 2000, None), (None, None)],
+    ("content", "name"), [(b"digits", "digits"), (b"", ""), (b"\xff", "\ufffd"), (b"x" * 2000, None), (None, None)]
 )
 def test_the_default_is_what_its_file_holds(url: str, content: bytes | None, name: str | None) -> None:
     if content is not None:

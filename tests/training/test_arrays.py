@@ -405,12 +405,7 @@ def pictures(folder: Path, *modes: str, suffix: str = ".png") -> Path:
 
 @pytest.mark.parametrize(
     ("suffix", "modes", "channels"),
-    [
-        (".png", ["L", "1"], 1),
-        (".png", ["L", "RGB", "RGBA", "P", "LA"], 3),
-        (".webp", ["RGB"], 3),
-        (".BMP", ["L"], 1),
-    ],
+    [(".png", ["L", "1"], 1), (".png", ["L", "RGB", "RGBA", "P", "LA"], 3), (".webp", ["RGB"], 3), (".BMP", ["L"], 1)],
 )
 def test_a_folder_of_pictures_has_classes(tmp_path: Path, suffix: str, modes: list[str], channels: int) -> None:
     data = load(DataConfig.model_validate({"folder": pictures(tmp_path, *modes, suffix=suffix)}), None)

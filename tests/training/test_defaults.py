@@ -17,11 +17,7 @@ from spikeserve.models.bundle.bundle import Bundle
 from spikeserve.models.coding import encode
 from spikeserve.models.engines.reference import ReferenceEngine
 from spikeserve.models.spec import Coding, Input
-from spikeserve.training.config import (
-    AugmentConfig,
-    DataConfig,
-    TrainingConfig,
-)
+from spikeserve.training.config import AugmentConfig, DataConfig, TrainingConfig
 from spikeserve.training.data.dataset import Dataset
 from spikeserve.training.data.datasets import load
 from spikeserve.training.fit.architecture import build_architecture

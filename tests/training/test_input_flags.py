@@ -115,11 +115,7 @@ def test_without_a_name_the_importer_that_is_surest_of_the_file_takes_it(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("words", "loads"),
-    [
-        ("import --help", set()),
-        ("check graph.nir --dialect nir --dt 1 --reset zero", {"h5py"}),
-    ],
+    ("words", "loads"), [("import --help", set()), ("check graph.nir --dialect nir --dt 1 --reset zero", {"h5py"})]
 )
 def test_an_importer_is_loaded_once_its_flags_are_needed_and_torch_once_it_publishes(
     tmp_path: Path, words: str, loads: set[str]

@@ -18,12 +18,7 @@ from benchmarks.training.ours import module_of
 from spikeserve.models.engines.torch.operations import HardThreshold
 from spikeserve.models.spec import Coding, Input, Readout
 from spikeserve.models.spec.network import FloatArray
-from spikeserve.training.config import (
-    NetworkConfig,
-    OptimisationConfig,
-    Schedule,
-    TrainingConfig,
-)
+from spikeserve.training.config import NetworkConfig, OptimisationConfig, Schedule, TrainingConfig
 from spikeserve.training.data.datasets import Dataset
 from spikeserve.training.fit import loop
 from spikeserve.training.fit.architecture import Architecture, build_architecture

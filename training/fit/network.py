@@ -127,10 +127,7 @@ def encoded(
 
 
 def forward(
-    module: TrainingNetwork,
-    samples: FloatArray,
-    threshold: Threshold,
-    lengths: NDArray[np.int64] | None = None,
+    module: TrainingNetwork, samples: FloatArray, threshold: Threshold, lengths: NDArray[np.int64] | None = None
 ) -> Activity:
     """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest.
 

@@ -40,10 +40,7 @@ SMALL = {  # what `compile_kernels` runs
     "input": {"shape": [1]},
     "time_steps": 2,
     "labels": ["only"],
-    "nodes": [
-        {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1},
-        {"type": "IF", "name": "out"},
-    ],
+    "nodes": [{"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1}, {"type": "IF", "name": "out"}],
 }
 
 
@@ -100,12 +97,7 @@ class EventEngine:
         return State(state.steps.copy(), CarriedArrays.of(self.plan.carried, state))
 
     def run(
-        self,
-        inputs: Inputs,
-        state: State | None = None,
-        *,
-        record: Record = Record.NONE,
-        stop: Stop | None = None,
+        self, inputs: Inputs, state: State | None = None, *, record: Record = Record.NONE, stop: Stop | None = None
     ) -> tuple[RunResult, State]:
         """Run every sample on from `state`, or from rest; see `Engine.run`.
 

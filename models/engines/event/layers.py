@@ -17,15 +17,7 @@ from spikeserve.models.engines.event.layouts import Layout
 from spikeserve.models.engines.event.native import Native, Record, native
 from spikeserve.models.engines.event.steps import Step
 from spikeserve.models.engines.event.table import NODE, RUN, SIGNAL
-from spikeserve.models.engines.event.vectors import (
-    BYTE_PANEL,
-    LANES,
-    Code,
-    add_up,
-    gathering,
-    list_places,
-    write_bytes,
-)
+from spikeserve.models.engines.event.vectors import BYTE_PANEL, LANES, Code, add_up, gathering, list_places, write_bytes
 from spikeserve.models.spec.program import Program
 
 GATHERED = (FLOATS, INTEGERS, NARROW)  # sums of spikes that a layer of one panel adds up itself

@@ -250,8 +250,7 @@ class SpikingNetwork(nn.Module):
         """Return the spec with a copy of the tensors as they are now, float32 on the CPU."""
         state = self.state_dict()
         return Network(
-            self.spec,
-            {name: state[self._key(name)].detach().float().cpu().numpy() for name in self.spec.tensor_shapes},
+            self.spec, {name: state[self._key(name)].detach().float().cpu().numpy() for name in self.spec.tensor_shapes}
         )
 
     def _key(self, name: str) -> str:

@@ -21,15 +21,12 @@ class Threshold(Protocol):
     @property
     def detach_reset(self) -> bool:
         """Whether no gradient passes the spikes that reset a named neuron."""
-        ...
 
     def fire(self, operation: str, charged: Tensor, threshold: Tensor) -> Tensor:
         """Compute one of the operations `fire`, `fire_above` and `fire_multiple`."""
-        ...
 
     def select(self, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
         """Choose `yes` where the condition is above 0, else `no`."""
-        ...
 
 
 class HardThreshold:

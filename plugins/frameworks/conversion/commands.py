@@ -45,8 +45,7 @@ HEADER = ("time steps", "validation", "test", "points lost", "synaptic operation
 def convert_command(
     context: typer.Context,
     source: Annotated[
-        str,
-        typer.Argument(help="Your own code, package.module:factory, or an ONNX file.", show_default=False),
+        str, typer.Argument(help="Your own code, package.module:factory, or an ONNX file.", show_default=False)
     ],
     calibration: Annotated[
         str, typer.Option(help="Samples with labels: your own .npz, or other data as of `calibrate`.")

@@ -28,7 +28,6 @@ class Reader(Protocol):
     @property
     def rows(self) -> NDArray[Any]:
         """The rows of a batch, one for each sample."""
-        ...
 
     def read(
         self, body: bytes, start: int, stop: int, brackets: int, rows: NDArray[Any], dtype: np.dtype[Any] = ..., /
@@ -37,11 +36,9 @@ class Reader(Protocol):
 
         It begins with so many `brackets`; without any it is numbers of `dtype` as bytes, by default FLOAT32.
         """
-        ...
 
     def inputs(self, end: int, time_steps: int, seed: int, /) -> Inputs:
         """Return the samples in the rows before `end`, encoded."""
-        ...
 
 
 class Readers(NamedTuple):

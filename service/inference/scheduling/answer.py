@@ -51,4 +51,3 @@ class Renderer(Protocol):
         `after` is the state after the last step of a request of a sequence. Raises InvalidInput where a raster would
         hold too many spikes.
         """
-        ...

@@ -73,11 +73,9 @@ class Asker(Protocol):
     @property
     def sender(self) -> Sender:
         """Its sender."""
-        ...
 
     def why_cancelled(self, model: str) -> ServiceError | ClientDisconnect:
         """Return why its task, which waits for an answer of `model`, is cancelled."""
-        ...
 
 
 @dataclass(eq=False, kw_only=True)

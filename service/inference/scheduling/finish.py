@@ -17,14 +17,7 @@ from spikeserve.service.inference.scheduling.entry import Entry
 from spikeserve.service.inference.scheduling.job import Answer
 from spikeserve.service.telemetry.access import CLIENT_GONE, STATUS, AccessLog
 from spikeserve.service.telemetry.metrics import Metrics
-from spikeserve.service.telemetry.record import (
-    TIMING,
-    AnswerRecord,
-    BatchedAnswer,
-    BatchRecord,
-    RequestRecord,
-    Times,
-)
+from spikeserve.service.telemetry.record import TIMING, AnswerRecord, BatchedAnswer, BatchRecord, RequestRecord, Times
 from spikeserve.service.telemetry.tracing import Tracing
 
 

@@ -97,11 +97,9 @@ class Codec(Protocol):
 
         A few events may stand for a large raster, and a compressed body may be long. Raises as `decode` does.
         """
-        ...
 
     def decode(self, body: bytes) -> Query:
         """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge."""
-        ...
 
 
 class RunFields(Strict):

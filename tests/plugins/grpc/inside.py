@@ -43,9 +43,7 @@ class GrpcInside(Inside):
 
 @asynccontextmanager
 async def grpc_started(
-    root: Path,
-    channel_options: Mapping[str, int] | None = None,
-    **settings: Any,
+    root: Path, channel_options: Mapping[str, int] | None = None, **settings: Any
 ) -> AsyncIterator[GrpcInside]:
     """Start an app on `root`, with its models loaded, its gRPC server, and a channel with these options."""
     port = free_port()

@@ -89,8 +89,7 @@ def test_a_description_names_the_bits_of_weights(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "default"),
-    [("two\n", "two"), ("three", None), ("../two", None), ("", None), ("two " * 2000, None)],
+    ("content", "default"), [("two\n", "two"), ("three", None), ("../two", None), ("", None), ("two " * 2000, None)]
 )
 def test_the_repository_may_name_the_default_of_several(content: str, default: str | None, tmp_path: Path) -> None:
     for name in ("one", "two"):

@@ -572,10 +572,7 @@ def test_a_session_is_reset_and_its_scores_are_chosen_while_it_runs(visit: Visit
     visit.press("Start")
     # A window of 8 steps has at most 8 spikes of a class: more are those of two windows and all before.
     visit.see((best, re.compile("^(9|[1-9][0-9]+)$")))
-    for begin_again in (
-        lambda: visit.press("Reset"),
-        lambda: page.get_by_label("Scores").select_option("window"),
-    ):
+    for begin_again in (lambda: visit.press("Reset"), lambda: page.get_by_label("Scores").select_option("window")):
         expect(first).not_to_have_text("0")  # of the eight lines that are shown
         page.evaluate(BEGINS)
         begin_again()

@@ -84,8 +84,7 @@ def test_a_client_that_expects_100_continue_and_leaves_is_forgotten(bounded: Pro
 
 
 @pytest.mark.parametrize(
-    ("scores", "expected"),
-    [("window", [[1, 0], [0, 1], [0, 0]]), ("decay&decay=0.5", [[1, 0], [0.5, 1], [0.25, 0.5]])],
+    ("scores", "expected"), [("window", [[1, 0], [0, 1], [0, 0]]), ("decay&decay=0.5", [[1, 0], [0.5, 1], [0.25, 0.5]])]
 )
 def test_the_class_is_read_from_the_window_or_a_sum(service: Process, scores: str, expected: list[list[float]]) -> None:
     records = make_records([0, 1000, 2000, 3000, 4000], [0, 0, 1, 1, 0])
