@@ -83,10 +83,7 @@ def new_key() -> tuple[str, str]:
 def _holds(digests: Iterable[bytes], key: bytes) -> bool:
     """Compare a key with every digest, in constant time."""
     digest = sha256(key).digest()
-    known = False
-    for each in digests:
-        known |= hmac.compare_digest(each, digest)
-    return known
+    return sum(hmac.compare_digest(each, digest) for each in digests) > 0  # `any` would end at the first
 
 
 def _digests(name: str, listed: str | None) -> Iterator[bytes]:
@@ -105,9 +102,8 @@ def _in_file(name: str, file: Path) -> Iterator[bytes]:
     try:
         lines = [line.partition("#")[0].strip() for line in file.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(
-            f"{name}: '{file}' cannot be read: {getattr(error, 'strerror', 'it is not text')}"
-        ) from error
+        why = getattr(error, "strerror", "it is not text")
+        raise Misconfigured(f"{name}: '{file}' cannot be read: {why}") from error
     if not any(lines):
         raise Misconfigured(f"{name}: '{file}' holds no key, expected a line sha256:<64 hexadecimal digits> for each")
     for number, line in enumerate(lines, start=1):
@@ -116,8 +112,7 @@ def _in_file(name: str, file: Path) -> Iterator[bytes]:
 
 
 def _digest(entry: str, where: str) -> bytes:
-    match = _DIGEST.fullmatch(entry.strip())
-    if match is None:
+    if (match := _DIGEST.fullmatch(entry.strip())) is None:
         # The entry may be a key that somebody forgot to hash, so the sentence must not repeat it.
         raise Misconfigured(
             f"{where} is not a digest, expected sha256:<64 hexadecimal digits>; `spikeserve keys` makes them"

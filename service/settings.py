@@ -81,13 +81,11 @@ def available_cores() -> int:
 def chosen_versions(setting: str, versions: Iterable[int]) -> list[int]:
     """Return those `versions` that a `setting` of their name (`all`, `latest`, or numbers) selects, ascending."""
     ascending = sorted(versions)
-    match setting:
-        case "all":
-            return ascending
-        case "latest":
-            return ascending[-1:]
-        case _:
-            return [version for version in ascending if str(version) in setting.split(",")]
+    if setting == "all":
+        return ascending
+    if setting == "latest":
+        return ascending[-1:]
+    return [version for version in ascending if str(version) in setting.split(",")]
 
 
 class Settings(BaseSettings):

@@ -391,8 +391,7 @@ class OptimisationConfig(FrozenModel):
             fitting["learning_rate"] = LOWER_RATE
         if network.over_time and network.coding is Coding.SPIKES:
             fitting["label_smoothing"] = SMOOTHED
-        fitting = {name: value for name, value in fitting.items() if name not in self.model_fields_set}
-        settings = self.model_copy(update=fitting)
+        settings = self.model_copy(update={name: fitting[name] for name in fitting.keys() - self.model_fields_set})
         if "epochs" in self.model_fields_set:
             return settings
         updates = UPDATES if samples < SMALL else UPDATES // 2

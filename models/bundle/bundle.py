@@ -161,14 +161,8 @@ class Bundle:
             network = Network(spec, multiplied_out(spec, tensors))
         except InvalidSpec as error:
             raise InvalidBundle(f"{File.WEIGHTS}: {error}") from error
-        return cls(
-            manifest=manifest,
-            network=network,
-            golden=golden,
-            card=files.get(File.CARD, b"").decode(errors="replace"),
-            digest=digest,
-            limits=limits,
-        )
+        card = files.get(File.CARD, b"").decode(errors="replace")
+        return cls(manifest, network, golden, card, digest, limits)
 
     @property
     def task(self) -> Spec:
@@ -247,15 +241,11 @@ class Contents:
 
     def write(self, folder: Path, version: int) -> None:
         """Write the files into `folder`, a temporary one that the caller then renames."""
+        golden = self.golden
+        samples = {"inputs": golden.inputs.steps, "spike_counts": golden.spike_counts, "readout": golden.readout}
         files = {
             File.WEIGHTS: safetensors.save(stored(self.network)),
-            File.GOLDEN: safetensors.save(
-                {
-                    "inputs": self.golden.inputs.steps,
-                    "spike_counts": self.golden.spike_counts,
-                    "readout": self.golden.readout,
-                }
-            ),
+            File.GOLDEN: safetensors.save(samples),
             File.CARD: self.card.encode(),
         }
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}

@@ -140,9 +140,8 @@ class ModelRepository:
             raise InvalidInput(f"repository: '{home}' is a link or a file, expected a folder, or nothing yet")
         with made(home):
             while True:
-                version = next_version(
-                    home, (int(each.name) for each in home.iterdir() if _VERSION.fullmatch(each.name))
-                )
+                taken = (int(each.name) for each in home.iterdir() if _VERSION.fullmatch(each.name))
+                version = next_version(home, taken)
                 try:
                     with appearing(home / str(version)) as incoming:
                         contents.write(incoming, version)
@@ -170,10 +169,8 @@ def _is_there(path: Path) -> bool:
     """Return whether a path exists, or might exist because it cannot be checked."""
     try:
         path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
 
 

@@ -128,8 +128,7 @@ def rasterise(events: Sequence[Events], task: Spec, time_steps: int | None = Non
 def _currents(declared: Input) -> FloatArray | None:
     """Return the current of each unit's event, an array that spreads over the shape; None if there are others."""
     low, high = declared.range
-    zero = np.zeros_like(low)
-    if (low > 0).any() or (high < 0).any() or declared.normalise(zero).any():
+    if (low > 0).any() or (high < 0).any() or declared.normalise(np.zeros_like(low)).any():
         return None
     return np.asarray(declared.normalise(high))
 

@@ -102,9 +102,8 @@ def most_spikes(spec: Spec) -> int | None:
     has no bound that would help: if all its inputs fired for a few steps, they could add more than it holds.
     """
     read = spec.readout_node
-    if not isinstance(read, Spiking) or read.several:
-        return None
-    return 1 if spec.readout in OF_COUNTS else None
+    fires_once = isinstance(read, Spiking) and not read.several
+    return 1 if fires_once and spec.readout in OF_COUNTS else None
 
 
 def lead(readout: NDArray[Any], taken: int, spec: Spec) -> NDArray[np.float64]:
@@ -145,20 +144,19 @@ class EndingRule(NamedTuple):
         """Return which samples end after `taken` steps."""
         _, by, worth = self.ending
         remaining, readout, counts = self.checks[-1] - taken, result.readout, result.spike_counts
-        ends: Flags
         if by == base.BY_SPIKE:
-            ends = readout.max(axis=1) > 0
-        elif by == base.BY_LEAD:
-            ends = lead(readout, taken, self.spec) >= worth * remaining
-        elif by == base.BY_COUNT:
-            samples, first = np.arange(len(counts)), counts.argmax(axis=1)
-            possible = counts + int(worth) * remaining
-            possible[samples, first] = -1
-            rival = possible.argmax(axis=1)  # the lowest index of those that could get the most
-            ahead = counts[samples, first] - possible[samples, rival]
-            ends = (ahead > 0) | ((ahead == 0) & (first < rival))
-        else:
-            ends = np.zeros(len(readout), np.bool_)
+            fired: Flags = readout.max(axis=1) > 0
+            return fired
+        if by == base.BY_LEAD:
+            return lead(readout, taken, self.spec) >= worth * remaining
+        if by == base.NEVER:
+            return np.zeros(len(readout), np.bool_)
+        samples, first = np.arange(len(counts)), counts.argmax(axis=1)
+        possible = counts + int(worth) * remaining
+        possible[samples, first] = -1
+        rival = possible.argmax(axis=1)  # the lowest index of those that could get the most
+        ahead = counts[samples, first] - possible[samples, rival]
+        ends: Flags = (ahead > 0) | ((ahead == 0) & (first < rival))
         return ends
 
 

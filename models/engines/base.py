@@ -87,7 +87,7 @@ class RunResult:
 
 def combined(results: Sequence[RunResult], combine: Callable[[Sequence[NDArray[Any]], int], NDArray[Any]]) -> RunResult:
     """Combine results of one network, array by array: `combine` gets those of one field, and its axis of samples."""
-    first = results[0]
+    first, used = results[0], [each.steps_used for each in results if each.steps_used is not None]
 
     def by_name(name: str, axis: int = 0) -> dict[str, NDArray[Any]]:
         return {key: combine([getattr(each, name)[key] for each in results], axis) for key in getattr(first, name)}
@@ -99,9 +99,7 @@ def combined(results: Sequence[RunResult], combine: Callable[[Sequence[NDArray[A
         spikes_per_node=by_name("spikes_per_node"),
         rasters=by_name("rasters", 1),
         membranes=by_name("membranes", 1),
-        steps_used=combine(used, 0)
-        if (used := [each.steps_used for each in results if each.steps_used is not None])
-        else None,
+        steps_used=combine(used, 0) if used else None,
     )
 
 

@@ -47,8 +47,7 @@ def _engines() -> Iterator[Declaration]:
     core = "spikeserve.models.engines"
     yield _SharesCores("engine", "event", f"{core}.event.engine:EventEngine", "", ("numba",))
     yield from (Declaration(*each) for each in of_kind("engine", ("event", "torch", "reference")).values())
-    at = f"{core}.torch.engine:TorchEngine"
-    yield _OnDevice("engine", "torch", at, "", ("torch",))
+    yield _OnDevice("engine", "torch", f"{core}.torch.engine:TorchEngine", "", ("torch",))
     yield Declaration("engine", "reference", f"{core}.reference:ReferenceEngine", "", ("numpy",))
 
 

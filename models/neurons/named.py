@@ -231,11 +231,9 @@ def program_of(node: Neuron, *, detach_reset: bool = True) -> Program:
     current, feedback = leaf(CURRENT), leaf(FEEDBACK) if node.recurrent is not None else None
     if feedback is not None and node.recurrent is not None and node.recurrent.joins is Joins.INPUT:
         current, feedback = current + feedback, None
-    start = leaf("start") if step.has("start") else ZERO
-    v = step.state("membrane", start)
+    v = step.state("membrane", leaf("start") if step.has("start") else ZERO)
     if isinstance(node, Integrating):
-        charged = _charged(step, node, v, current, feedback, None)
-        step.after["membrane"] = charged
+        step.after["membrane"] = charged = _charged(step, node, v, current, feedback, None)
         return _program(step, charged, spiking=False)
     threshold, opposing = leaf("threshold"), None
     adapt = getattr(node, "adapt", None)

@@ -216,11 +216,7 @@ def hold(value: Number) -> Expression:
 def in_order(roots: Iterable[Expression]) -> list[Expression]:
     """List every expression that `roots` are made of, each once, operands first."""
     ordered: list[Expression] = []
-
-    def add(each: Expression, _: object) -> None:
-        ordered.append(each)
-
-    evaluate([*roots], {}, add)
+    evaluate([*roots], {}, lambda each, _: ordered.append(each))
     return ordered
 
 
@@ -236,12 +232,11 @@ def evaluate(
     values = dict(known)
     waiting = [*roots][::-1]
     while waiting:
-        expression = waiting[-1]
-        missing = [] if expression in values else [each for each in expression.operands if each not in values]
-        if missing:
-            waiting += reversed(missing)
+        expression = waiting.pop()
+        if expression in values:
             continue
-        waiting.pop()
-        if expression not in values:
+        if missing := [each for each in expression.operands if each not in values]:
+            waiting += [expression, *reversed(missing)]
+        else:
             values[expression] = compute(expression, [values[each] for each in expression.operands])
     return [values[root] for root in roots]

@@ -80,9 +80,7 @@ class Input(FrozenModel):
                     f"{self.shape[0]} (one for each channel) or {math.prod(self.shape)} (one for each value)"
                 )
         low, high = np.broadcast_arrays(*self.range)
-        empty = ~(low < high)
-        if empty.any():
-            where = int(np.flatnonzero(empty)[0])
+        for where in np.flatnonzero(~(low < high)):
             raise ValueError(
                 f"input: low is {low.flat[where]:g} and high is {high.flat[where]:g}; low must be less than high"
             )

@@ -73,8 +73,7 @@ def narrow_of(weight: FloatArray | Sparse, bits: int = MOST_BITS) -> Narrow | No
     step = max(1, BLOCK // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        exponent = _exponents(rows[part], bits)
-        if exponent is None:
+        if (exponent := _exponents(rows[part], bits)) is None:
             return None
         exponents[part] = exponent
         values[part] = np.ldexp(rows[part].astype(np.float64), -exponent[:, np.newaxis])

@@ -29,9 +29,7 @@ PLACE = 32  # bytes of a value's place in the tables of a layer, and of a connec
 PARAMETER = 5  # bytes of a neuron's parameter: a float, which is compared with its neighbours'
 SIGNAL = 12  # bytes of a value at each step: an index, a value, and a float of a row
 FLOAT = 4
-RING = (
-    8 * 16
-)  # bytes of as many sums as channels are padded to, in the lines of outputs that a line of an image reaches
+RING = 8 * 16  # bytes of as many sums as channels are padded to, in the lines of outputs that one of an image reaches
 PAIR = 64  # bytes of a (place, window) pair, as Python's lists hold it while tables are made
 INTERPRETED = 100  # operations of a kernel that one of the interpreter's takes as long as
 
@@ -198,8 +196,7 @@ def _(node: nodes.Pool, before: Shape, after: Shape, _: Mapping[str, int]) -> No
 
 
 @_own.register
-def _(node: nodes.Neuron, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
-    del after
+def _(node: nodes.Neuron, before: Shape, _: Shape, __: Mapping[str, int]) -> NodePrice:
     neurons = math.prod(before)
     recurrent = neurons * neurons if isinstance(node, nodes.Spiking) and node.recurrent is not None else 0
     about, parameters, states, operations = "", len(ROWS), 1, 0
@@ -217,7 +214,6 @@ def _(node: nodes.Neuron, before: Shape, after: Shape, _: Mapping[str, int]) -> 
 
 
 @_own.register
-def _(node: nodes.Delay, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
-    del after
+def _(node: nodes.Delay, before: Shape, _: Shape, longest: Mapping[str, int]) -> NodePrice:
     delay = max(node.shared, default=longest.get(node.name, 0))
     return NodePrice(node.name, "", carried=FLOAT * delay * math.prod(before))

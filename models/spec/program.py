@@ -120,8 +120,7 @@ class Program:
 def _counts(root: Expression) -> float | None:
     """Bound the spikes that an expression counts, by infinity where it has no bound; None where it is no count."""
 
-    def compute(each: Expression, operands: Iterable[float | None]) -> float | None:
-        most = [*operands]
+    def compute(each: Expression, operands: Sequence[float | None]) -> float | None:
         if each.operation in (">", ">=", "==", "fire", "fire_above"):
             return 1.0
         if each.operation == "fire_multiple":
@@ -129,7 +128,7 @@ def _counts(root: Expression) -> float | None:
         if each.operation == "constant":
             number = float(each.detail or 0.0)
             return number if number >= 0 and number.is_integer() and str(number) != "-0.0" else None
-        counts = most[1:] if each.operation == "select" else most
+        counts = operands[1:] if each.operation == "select" else operands
         known = [count for count in counts if count is not None]
         if len(known) < len(counts) or not counts:
             return None
@@ -223,8 +222,7 @@ class _Reader:
         target = body[0].targets[0]
         if not isinstance(target, ast.Name):
             self.fail(f"'{_cut(line)}' sets no name, expected 'name = value'")
-        value = self.value(body[0].value, 0)
-        self.set(target.id, value)
+        self.set(target.id, self.value(body[0].value, 0))
 
     def set(self, name: str, value: Expression) -> None:
         if name in self.named:
@@ -303,26 +301,23 @@ def write(program: Program, called: Mapping[Expression, str] = MappingProxyType(
     copied = {each.detail for each in program.after.values()}  # states of which another becomes the old value
     lines: list[str] = []
     known: dict[Expression, tuple[str, int]] = {}
-
-    def line(each: Expression, name: str) -> None:
-        lines.append(f"{name} = {_written(each, [known[operand] for operand in each.operands])[0]}")
-        known[each] = (name, HIGHEST)
-
     leaving = ""
     if not program.leaving.operands:  # before a line sets what it is a copy of
         leaving = unused("x", taken)
         lines.append(f"{leaving} = {program.leaving.detail}")
     left = dict(program.after)
     for place, each in enumerate(order):
+        known[each] = _written(each, [known[operand] for operand in each.operands])
         if each not in lines_of:
-            known[each] = _written(each, [known[operand] for operand in each.operands])
             continue
         later = {name for other in order[place + 1 :] for name in reads.get(other, ())} | copied
         becomes = next((name for name, after in left.items() if after is each and name not in later), None)
         if becomes:
             del left[becomes]
         usual = "s" if each is program.leaving and program.spiking else "x"
-        line(each, becomes or unused(called.get(each, usual), taken))
+        name = becomes or unused(called.get(each, usual), taken)
+        lines.append(f"{name} = {known[each][0]}")
+        known[each] = (name, HIGHEST)
     leaving = leaving or known[program.leaving][0]
     while left:  # copies, each before another state is set that it is a copy of
         free = next((name for name in left if all(other.detail != name for other in left.values())), None)

@@ -8,7 +8,7 @@ residual network needs no other format.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -103,15 +103,12 @@ class Spec(FrozenModel):
             if names.count(name) > 1:
                 raise InvalidSpec(f"node '{name}': another node, or the network's input, has that name already")
         seen = {INPUT}
-        used: set[str] = set()
         for node in self.nodes:
             for source in self.sources[node.name]:
                 if source not in seen:
                     raise InvalidSpec(f"node '{node.name}': input '{source}' is not the name of an earlier node")
-                used.add(source)
             seen.add(node.name)
-        unused = seen - used - {self.nodes[-1].name}
-        if unused:
+        if unused := seen.difference([self.nodes[-1].name], *self.sources.values()):
             raise InvalidSpec(f"node '{min(unused)}': nothing takes its output, and it is not the last node")
 
     def _check_sizes(self) -> None:
@@ -235,13 +232,12 @@ class Spec(FrozenModel):
 
     def with_nonzero(self, counts: Mapping[str, int]) -> Self:
         """Copy it with other numbers of stored weights, by the names of their tensors; of all others all are stored."""
-        nodes = list[Node]()
-        for node in self.nodes:
-            stored = {"nonzero": counts.get(f"{node.name}.weight")} if isinstance(node, Linear) else {}
-            nodes.append(node.model_copy(update=stored))
-        return self.with_nodes(nodes)
+        return self.with_nodes(
+            node.model_copy(update={"nonzero": counts.get(f"{node.name}.weight")}) if isinstance(node, Linear) else node
+            for node in self.nodes
+        )
 
-    def with_nodes(self, nodes: Sequence[Node]) -> Self:
+    def with_nodes(self, nodes: Iterable[Node]) -> Self:
         """Make the same spec of other nodes, validated."""
         # A new spec and no copy: a copy would keep what the old one has worked out of its nodes.
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | {"nodes": tuple(nodes)})
@@ -284,8 +280,7 @@ class Spec(FrozenModel):
         last_user = {name: node.name for node in self.nodes for name in self.sources[node.name]}
         return tuple(
             (node, sources, frozenset(name for name in sources if last_user[name] == node.name))
-            for node in self.nodes
-            for sources in [self.sources[node.name]]
+            for node, sources in zip(self.nodes, self.sources.values(), strict=True)
         )
 
     def propagate(
@@ -301,8 +296,7 @@ class Spec(FrozenModel):
             arriving = outputs[sources[0]] if len(sources) == 1 else join(node, [outputs[name] for name in sources])
             for name in spent:
                 del outputs[name]
-            leaving = apply(node, arriving)
-            outputs[node.name] = leaving
+            outputs[node.name] = leaving = apply(node, arriving)
             yield node, arriving, leaving
 
 

@@ -149,8 +149,7 @@ def sums_of(network: Network) -> Sums:
         return leaving
 
     spec = network.spec
-    values = incoming(spec.input, spec.coding, whole=False)
-    for _ in spec.propagate(values, apply, partial(joined, network)):
+    for _ in spec.propagate(incoming(spec.input, spec.coding, whole=False), apply, partial(joined, network)):
         pass
     weights = {
         tensor: replace(raw, values=each.weights(raw.values)) if isinstance(raw, Sparse) else each.weights(raw)
@@ -192,10 +191,8 @@ def passed(network: Network, node: nodes.Node, arriving: Multiples) -> Multiples
     if isinstance(node, nodes.SumPool):
         return Multiples(arriving.step, arriving.bound * node.area)
     if isinstance(node, nodes.AvgPool):
-        size = node.area
-        if node.uneven:  # windows at the edge divide by numbers of their own
-            return Multiples(0.0, arriving.bound)
-        return Multiples(arriving.step / size if size & (size - 1) == 0 else 0.0, arriving.bound)
+        exact = node.area.bit_count() == 1 and not node.uneven  # whose edge windows divide by others
+        return Multiples(arriving.step / node.area if exact else 0.0, arriving.bound)
     return ANY
 
 

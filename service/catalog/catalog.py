@@ -194,13 +194,10 @@ class Catalog:
             return
         self.models[name] = kept
         self.changes += 1
-        for version, entry in entries.items():
-            if version in kept:
-                continue
-            log.info("model_retired", model=name, version=version)
-            if entry.model is not None and entry.model.requests.count:
-                draining = Version(name, version, began=None, engine=entry.engine, draining=entry.model.requests)
-                self.retired.append(draining)
+        for entry in [each for each in entries.values() if each.version not in kept]:
+            log.info("model_retired", model=name, version=entry.version)
+            if entry.model is not None and (requests := entry.model.requests).count:
+                self.retired.append(Version(name, entry.version, began=None, engine=entry.engine, draining=requests))
 
     def remove(self, name: str) -> None:
         """List a model no longer: it is unloaded."""

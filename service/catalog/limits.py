@@ -60,8 +60,7 @@ class AnswerSize:
         if "raster" in returned:
             size += self.node_names + time_steps * self.neurons * (RECORDED_BYTES + self.event(time_steps))
         if "membrane" in returned:
-            values = time_steps * self.neurons * (RECORDED_BYTES + NUMBER_BYTES)
-            size += self.node_names + values + 3 * time_steps * self.nodes
+            size += self.node_names + time_steps * (self.neurons * (RECORDED_BYTES + NUMBER_BYTES) + 3 * self.nodes)
         return self.envelope + self.names + samples * size
 
     def tensors(self, rows: Collection[int], samples: int, answer_id: str) -> int:

@@ -83,10 +83,8 @@ class LoadProcesses:
             except EngineUnavailable as error:
                 raise EngineFailed(str(error)) from error
             except TimeoutError as error:
-                seconds = self.limits.seconds
-                raise EngineFailed(
-                    f"loading it took longer than {seconds:g} s (load_seconds) and was stopped"
-                ) from error
+                late = f"loading it took longer than {self.limits.seconds:g} s (load_seconds) and was stopped"
+                raise EngineFailed(late) from error
             except MemoryError as error:
                 raise EngineFailed(_too_much(*error.args)) from error
             except NoAnswer as error:

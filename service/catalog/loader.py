@@ -10,7 +10,7 @@ Only the event loop changes the catalog; disk access, and loading what was verif
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future, Task
+from asyncio import Task
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -61,9 +61,8 @@ class Listing:
                 copied.failed
                 or f"repository: '{settings.repository}' holds no model, expected <name>/<version>/ with a bundle.json"
             )
-        default = settings.default_model or (of_repository if of_repository in versions else None)
-        if default is None and len(versions) == 1:
-            default = next(iter(versions))
+        only = next(iter(versions)) if len(versions) == 1 else None
+        default = settings.default_model or (of_repository if of_repository in versions else only)
         if default is not None and default not in versions:
             raise Misconfigured(f"default_model: '{default}' is not in the repository; it holds: {', '.join(versions)}")
         if not unloaded_versions(settings, versions):
@@ -105,9 +104,8 @@ class Loader:
         except OSError as error:
             log.warning("repository_unreadable", error=error.strerror)
         else:
-            there = unloaded_versions(self.settings, listed)
             gone = [name for name, some in entries.items() if not some.keys() & listed.get(name, {}).keys()]
-            entries |= {name: there[name] for name in gone if name in there}
+            entries |= unloaded_versions(self.settings, {name: listed[name] for name in gone if name in listed})
         self.catalog.adopt(entries, unloaded)
         self.readiness.awaited = set(entries)
 
@@ -115,8 +113,7 @@ class Loader:
         """Load every version, the default model first; one that fails keeps its error and does not stop the others."""
         # Loads wait for each other in this order.
         names = sorted(self.catalog.models, key=lambda name: name != self.catalog.default)
-        loads: list[Future[None]] = [self._begin(name, self._load_at_start) for name in names]
-        await asyncio.gather(*loads, return_exceptions=True)
+        await asyncio.gather(*(self._begin(name, self._load_at_start) for name in names), return_exceptions=True)
         self.before_ready()
         self.readiness.first_load_over = True
 
@@ -184,8 +181,7 @@ class Loader:
             polled()
 
     async def _load_at_start(self, name: str) -> None:
-        versions = list(self.catalog.models.get(name, ()))
-        if versions:  # none if the model has been unloaded meanwhile
+        if versions := list(self.catalog.models.get(name, ())):  # none if the model has been unloaded meanwhile
             # `adopt` may have been given a version that the worker before was about to retire.
             chosen = chosen_versions(self.settings.versions, versions) or versions
             await self._load_and_retire(name, versions, chosen)
@@ -334,13 +330,11 @@ class Loader:
 
     async def _verify_now_or_compiled(self, entry: Version) -> tuple[LoadProcesses, Verification]:
         """Verify a version and return by whom; waits for kernels only where no engine that is ready can run it."""
-        processes = self.processes
-        if processes.compiler is not None:
+        if self.processes.compiler is not None:
             with suppress(EngineFailed):
-                return processes, await self._verify(entry, processes)
+                return self.processes, await self._verify(entry, self.processes)
             await self.compiled.wait()
-            processes = self.processes
-        return processes, await self._verify(entry, processes)
+        return self.processes, await self._verify(entry, self.processes)
 
     async def _verify(self, entry: Version, processes: LoadProcesses) -> Verification:
         """Verify a version, and once more if its copy was damaged and has been made again."""

@@ -89,14 +89,15 @@ def update(url: str, folder: str, versions: str, doubted: tuple[str, int] | None
     remote, done, here = Remote(url), RefreshResult(), ModelRepository(Path(folder))
     with locked(here.root):
         # Listed with the lock held: by an older list, what others have copied since would be removed.
-        there = remote.versions()
-        if not there:
+        if not (there := remote.versions()):
             raise RemoteFailed(
                 f"repository: {remote.url} holds no model, expected <name>/<version>/ with a bundle.json"
             )
         if doubted is not None:
             drop_damaged(here.root, *doubted)
-        before, refused = _refused(here.root), dict[str, str]()
+        before, refused = dict[str, str](), dict[str, str]()  # why, by the place and the fingerprint of the files
+        with suppress(OSError, ValueError):  # there was no look before, or half of the file was written
+            before = dict(json.loads((here.root / REFUSED).read_bytes()))
         for name, numbers in there.items():
             for version in set(chosen_versions(versions, numbers)) - set(here.versions(name)):
                 place = f"{name}/{version}"
@@ -122,10 +123,3 @@ def update(url: str, folder: str, versions: str, doubted: tuple[str, int] | None
         write_whole(here.root / DEFAULT, (remote.default() or "").encode())  # servers read it without the lock
         (here.root / LOOKED).touch()
     return done
-
-
-def _refused(folder: Path) -> dict[str, str]:
-    """Return why versions were refused at the last look, by their place and the fingerprint of their files."""
-    with suppress(OSError, ValueError):  # there was none, or half of the file was written
-        return dict(json.loads((folder / REFUSED).read_bytes()))
-    return {}

@@ -40,8 +40,7 @@ class Readiness:
         models = self.catalog.models
         unready = [name for name in models if all(entry.model is None for entry in models[name].values())]
         if len(unready) < len(models):  # some answer
-            needed = self.awaited if self.settings.strict_readiness else frozenset()
-            unready = [name for name in unready if name in needed]
+            unready = [name for name in unready if self.settings.strict_readiness and name in self.awaited]
         return [entry for name in unready for entry in models[name].values()]
 
     def check_live(self) -> None:

@@ -47,15 +47,14 @@ def install_docs(app: FastAPI, document: Callable[[], dict[str, Any]]) -> None:
 @cache
 def _page(title: str) -> tuple[str, dict[str, str]]:
     """Return the page and its headers."""
-    html = bytes(
-        get_swagger_ui_html(
-            openapi_url=DOCUMENT,
-            title=title,
-            swagger_js_url=f"{FILES}/swagger-ui-bundle.js",
-            swagger_css_url=f"{FILES}/swagger-ui.css",
-            swagger_favicon_url="data:,",
-        ).body
-    ).decode()
+    page = get_swagger_ui_html(
+        openapi_url=DOCUMENT,
+        title=title,
+        swagger_js_url=f"{FILES}/swagger-ui-bundle.js",
+        swagger_css_url=f"{FILES}/swagger-ui.css",
+        swagger_favicon_url="data:,",
+    )
+    html = bytes(page.body).decode()
     script = f"script-src 'self' '{source_of('script', html)}'"
     # Swagger UI sets inline styles.
     return html, guarded(script, "style-src 'self' 'unsafe-inline'", "img-src 'self' data:")

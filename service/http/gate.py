@@ -1,7 +1,7 @@
-"""The gate: which requests are ordinary, as far as their path and headers say.
+"""The gate: which requests a connection gives to the batcher itself, by their path and headers.
 
-A request is ordinary if it posts a short body to a version that is ready, and none of its headers is rare. All others,
-and those that are refused by their headers, go the full way, through the application.
+It admits a POST of a short body to a version that is ready, unless one of its headers is rare. The application answers
+all others, and refuses those that may not be answered.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OF_BYTES = (b"", BYTES, JSON)  # the types that a body of the protocol v2 may ha
 OF_NUMBERS = (*OF_BYTES, NPY, RECORDS, FORM)  # and one of the native protocol; curl says FORM of any file
 END = b"\r\n\r\n"  # of headers
 MAX_HEAD_BYTES = 1024  # of one that is known
-PREDICT = "/predict"  # of the paths that are ordinary, whom the same keys and origins may ask
+PREDICT = "/predict"  # of all paths here, which the same keys and origins may ask
 MAX_JSON_DIGITS = 5  # of the length of a short body's JSON
 
 
@@ -73,7 +73,7 @@ class Gate:
         entry = self.heads.values.get(data[:end])
         if entry is None or len(data) - end != entry[1] or self.catalog.draining:
             return None
-        return entry[0], request_id_of({}), self._trace({}) if self.tracing else None, data[end:]
+        return entry[0], request_id_of({}), self._trace({}), data[end:]
 
     def learn(self, head: bytes, headers: Sequence[tuple[bytes, bytes]], endpoint: Endpoint, body_bytes: int) -> None:
         """Remember headers byte for byte once they were admitted twice, unless they hold an id or a trace."""
@@ -83,7 +83,7 @@ class Gate:
     def admit(
         self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body_bytes: int
     ) -> tuple[Endpoint, bytes, Trace | None] | None:
-        """Check URL and headers of a POST; return its endpoint, id and trace, or None where it is not ordinary."""
+        """Check URL and headers of a POST; return its endpoint, id and trace, or None for the application."""
         if self.changes != self.catalog.changes:
             self._list()
         by_name = dict(headers)
@@ -104,14 +104,10 @@ class Gate:
             ):
                 return None
             json_bytes = int(length or 0) if endpoint.is_v2 else 0
-            lines, is_timed, is_packed = (
-                self._cors(by_name.get(ORIGIN)),
-                TIMING_WANTED in by_name,
-                CONTENT_ENCODING in by_name,
-            )
-            key = bearer_key(by_name.get(AUTHORIZATION, b"")) or b""
-            endpoint = endpoint.plus(Extras(lines, is_timed, is_packed, json_bytes, key, int(milliseconds or 0)))
-        return endpoint, request_id_of(by_name), self._trace(by_name) if self.tracing else None
+            lines, key = self._cors(by_name.get(ORIGIN)), bearer_key(by_name.get(AUTHORIZATION, b"")) or b""
+            asked = TIMING_WANTED in by_name, CONTENT_ENCODING in by_name
+            endpoint = endpoint.plus(Extras(lines, *asked, json_bytes, key, int(milliseconds or 0)))
+        return endpoint, request_id_of(by_name), self._trace(by_name)
 
     def _trace(self, headers: Mapping[bytes, bytes]) -> Trace | None:
         return self.tracing.chosen.choose("POST", headers) if self.tracing else None

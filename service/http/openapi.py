@@ -239,9 +239,8 @@ def v2_example(spec: Spec | None) -> Json:
         values = np.broadcast_to(silence, (1, spec.time_steps, *spec.input.shape)).astype(np.float64)
     else:
         values = np.array(example(spec)["inputs"], np.float64)
-    return {
-        "inputs": [{"name": INPUT, "shape": list(values.shape), "datatype": "FP32", "data": values.ravel().tolist()}]
-    }
+    tensor = {"name": INPUT, "shape": list(values.shape), "datatype": "FP32", "data": values.ravel().tolist()}
+    return {"inputs": [tensor]}
 
 
 def example(spec: Spec | None) -> Json:

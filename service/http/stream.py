@@ -107,8 +107,7 @@ async def stream_by_post(request: Request) -> Response:
     exchange = exchange_of(request)
     kind = exchange.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if kind not in RECORD_TYPES | MESSAGES:
-        expected = f"{RECORDS.decode()} or application/x-ndjson"
-        raise UnsupportedMedia(f"Content-Type is {shown(kind)}, expected {expected}")
+        raise UnsupportedMedia(f"Content-Type is {shown(kind)}, expected {RECORDS.decode()} or {LINES}")
     if unpacking(exchange.headers, exchange.body) is not None:
         raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
     model = await model_of(request)
@@ -116,8 +115,7 @@ async def stream_by_post(request: Request) -> Response:
     exchange.body.streamed = True
     if kind == RECORDS.decode() and model.spec.coding is not Coding.SPIKES:
         raise UnsupportedMedia(
-            f"Content-Type is {shown(kind)}, but this model takes values, expected application/x-ndjson or "
-            f"{BYTES.decode()}"
+            f"Content-Type is {shown(kind)}, but this model takes values, expected {LINES} or {BYTES.decode()}"
         )
     options = StreamOptions.read(request.scope["query_string"])
     opening = services.sessions.opened(model, options, sender_of(request.scope), exchange.record.labels)

@@ -46,6 +46,8 @@ HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they ar
 OTHER_THREADS = 4 + FILE_THREADS + PAGE_THREADS
 OTHER_PROCESSES = 3
 
+log = structlog.get_logger()
+
 
 def main(arguments: Sequence[str]) -> int:
     """Serve, make a key, or check bundles, and return the exit status."""
@@ -71,7 +73,6 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE
     logs.configure(settings.log_level, sys.stdout)
     host, port = listener.getsockname()[:2]
-    log = structlog.get_logger()
     # A port that the system chose is logged at every log level, since nobody would know it otherwise.
     write = log.info if settings.port else getattr(log, settings.log_level)
     ports = {setting: its_port for setting, (_, its_port) in protocols.items()}
@@ -96,13 +97,12 @@ def main(arguments: Sequence[str]) -> int:
 def supervise(app: FastAPI, settings: Settings, listener: Listener) -> int:
     """Serve in several worker processes until a signal, and return the exit status."""
     services: Services = app.state.services
-    control = cast("WorkerControl", services.control)
 
     def work(number: int, connection: socket.socket, replaces: bool) -> int:
         if replaces:
             services.loader.adopt(supervisor.versions, supervisor.unloaded)
         server = Server(app, settings, supervised=True)
-        control.attach(connection, number, replaces, server.drain)
+        cast("WorkerControl", services.control).attach(connection, number, replaces, server.drain)
         listener.counts, listener.number = supervisor.connections, number
         return run(server, listener)
 
@@ -148,7 +148,6 @@ def raise_file_limit() -> None:
 
 def warn_if_open(host: str, keys: KeyRing, origins: Collection[str] = ()) -> None:
     """Log a warning if other machines, or web pages of others, can reach this address and no key is needed."""
-    log = structlog.get_logger()
     if ANY in origins and not keys.clients:
         log.warning("any_origin", meaning="any web page that is opened near here can use the models; see api_keys")
     if is_loopback(host):
@@ -163,6 +162,5 @@ def warn_if_unknown(environment: Iterable[str], settings: Settings) -> None:
     """Log a warning for environment variables that have the prefix of settings but name none."""
     known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in type(settings).model_fields} | {CACHE, FOLDER, LET_IN}
     alike = {each for each in environment if each.upper().startswith(ENVIRONMENT_PREFIX)}
-    unknown = sorted(each for each in alike if each.upper() not in known)
-    if unknown:
-        structlog.get_logger().warning("unknown_variables", names=unknown, meaning="no setting has such a name")
+    if unknown := sorted(each for each in alike if each.upper() not in known):
+        log.warning("unknown_variables", names=unknown, meaning="no setting has such a name")

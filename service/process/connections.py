@@ -33,9 +33,10 @@ import structlog
 import uvicorn
 from starlette.requests import ClientDisconnect
 
-from spikeserve.service.errors import NOT_ENDED, BodyTooSlow, DeadlineExceeded, Overloaded, ShuttingDown, shown
+from spikeserve.service.errors import NOT_ENDED, Overloaded, ShuttingDown, shown
 from spikeserve.service.http.answers import error_body
 from spikeserve.service.http.gate import Gate
+from spikeserve.service.inference.decoding.body import late_body
 from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.scheduling.answer import JSON_LINE, Content
 from spikeserve.service.inference.scheduling.batcher import Batcher
@@ -220,7 +221,7 @@ class Connection(asyncio.Protocol):
             self.pace()
 
     def _parse(self, *, alone: bool) -> None:
-        """Parse to the end of a request, or what was received of it, and have it answered if it is ordinary."""
+        """Parse to the end of a request, or what was received of it, and have an entry answered."""
         backlog, self.work = self.backlog, 0
         while backlog.data and not self.refused:
             if self.in_headers and not self.non_body_bytes and self._must_wait():
@@ -258,13 +259,8 @@ class Connection(asyncio.Protocol):
         """End an entry whose body does not come in time."""
         entry, seconds = self.request, self.limits.client_seconds
         if isinstance(entry, HttpEntry):
-            got, expected = f"the body had {len(entry.body)} bytes", "expected all of it by then"
-            is_slow = perf_counter() - entry.started >= seconds
-            self.end_entry(
-                BodyTooSlow(f"{got} after {seconds:g} seconds, {expected}")
-                if is_slow
-                else DeadlineExceeded(f"{got} when the request's time was over, {expected}")
-            )
+            is_expired = perf_counter() - entry.started < seconds
+            self.end_entry(late_body(len(entry.body), seconds, expired=is_expired))
 
     def end_entry(self, error: Exception) -> None:
         """End the request by an error, if the batcher answers it and has not yet."""

@@ -125,11 +125,11 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Start to drain; exit at once if it is draining already."""
-        if self.supervised and (sig == signal.SIGINT or self.stopped_at is not None):
-            return  # the signal may have gone to the whole process group; the supervisor decides
-        if self.stopped_at is not None:
+        if self.stopped_at is not None and not self.supervised:
             os._exit(128 + sig)
-        self.drain()
+        # It may have gone to the whole process group; of several workers, the supervisor decides.
+        if not (self.supervised and sig == signal.SIGINT):
+            self.drain()
 
     def drain(self) -> None:
         """Start to drain, unless it is draining already."""

@@ -85,8 +85,7 @@ class Supervisor:
             self.loop.add_signal_handler(number, self._stop, number)
         self.loop.add_signal_handler(signal.SIGCHLD, self._reap)
         while self.workers or not self.stopping:
-            due = self.loop.run_until_complete(self.due.get())
-            if due is not None and not self.stopping:
+            if (due := self.loop.run_until_complete(self.due.get())) and not self.stopping:
                 self._start(*due)  # a child must not be forked inside a running event loop
         self.loop.close()
         return UNFINISHED if self.failed else 0
@@ -140,8 +139,7 @@ class Supervisor:
             self.due.put_nowait(None)
             return
         log.error("worker_died", worker=process, number=worker.number, status=os.waitstatus_to_exitcode(status))
-        lived = time.monotonic() - worker.started_at
-        delay = BACK_OFF_SECONDS if lived < BACK_OFF_SECONDS else 0
+        delay = BACK_OFF_SECONDS if time.monotonic() - worker.started_at < BACK_OFF_SECONDS else 0
         self.loop.call_later(delay, self.due.put_nowait, (worker.number, True))
 
     def _stop(self, number: signal.Signals) -> None:

@@ -69,23 +69,21 @@ def _text_head(size: int) -> bytes:
 MAX_HEADERS, MAX_LINE_BYTES = 128, 8190  # of the library, which also counts a line's end
 KEY_BYTES = 16
 BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")  # of so many
+TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 VERSION, KEY = b"sec-websocket-version", b"sec-websocket-key"
 
 
 def handshake_error(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[HTTPStatus, str] | None:
     """Return the status and the sentence with which a request to open a WebSocket is refused, else None."""
+    opening = "the request to open a WebSocket"
     if len(headers) > MAX_HEADERS:
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, (
-            f"the request to open a WebSocket has {len(headers)} headers, expected at most {MAX_HEADERS}"
-        )
+        return TOO_LARGE, f"{opening} has {len(headers)} headers, expected at most {MAX_HEADERS}"
     lines = [len(b"GET  HTTP/1.1") + len(url), *(len(name) + len(b": ") + len(value) for name, value in headers)]
     if max(lines) > MAX_LINE_BYTES:
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, (
-            f"a line of the request to open a WebSocket has {max(lines)} bytes, expected at most {MAX_LINE_BYTES}"
-        )
+        return TOO_LARGE, f"a line of {opening} has {max(lines)} bytes, expected at most {MAX_LINE_BYTES}"
     for name, value in headers:
         if name == b"transfer-encoding" or (name == b"content-length" and int(value)):
-            return HTTPStatus.BAD_REQUEST, "the request to open a WebSocket has a body, expected none"
+            return HTTPStatus.BAD_REQUEST, f"{opening} has a body, expected none"
     versions, keys = ([value for each, value in headers if each == name] for name in (VERSION, KEY))
     if versions != [b"13"]:
         return HTTPStatus.BAD_REQUEST, f"Sec-WebSocket-Version is {_listed(versions)}, expected '13'"
@@ -354,8 +352,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def _count(self) -> None:
         """Count what is held of what the client sent in the memory budget, where it is much."""
-        parsed = self.begun + sum(map(len, self.frames))
-        size = len(self.backlog) + parsed + self.ahead + self.taken
+        size = len(self.backlog) + self.begun + sum(map(len, self.frames)) + self.ahead + self.taken
         try:
             self.reserved.resize(size, UNCOUNTED_BYTES)
         except Overloaded:

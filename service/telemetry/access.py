@@ -100,7 +100,6 @@ def timestamp() -> str:
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
     """Return the client's X-Request-ID if it is 1 to 128 letters, digits and any of `._-`; otherwise a new id."""
-    value = headers.get(REQUEST_ID)
-    if value is not None and _PLAIN_WORD.fullmatch(value):
+    if (value := headers.get(REQUEST_ID)) and _PLAIN_WORD.fullmatch(value):
         return bytes(value)
     return b"%032x" % random.getrandbits(128)

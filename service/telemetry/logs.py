@@ -15,6 +15,7 @@ from typing import ClassVar, TextIO, cast
 import structlog
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import JSONRenderer, TimeStamper
+from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
 EVENT_WIDTH = 24
@@ -81,23 +82,17 @@ def configure(level: str, stream: TextIO) -> None:
     the standard library's logging takes three times as long.
     """
     is_text = stream.isatty()
-    time = TIME if is_text else structlog.processors.TimeStamper(fmt="iso", utc=True)
+    time = TIME if is_text else TimeStamper(fmt="iso", utc=True)
     shared = (structlog.processors.add_log_level, time, structlog.processors.format_exc_info)
-    if is_text:
-        rendered = renderer(colours=wants_colour(stream, os.environ))
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may not have every letter
-    else:
-        rendered = (AS_JSON,)
+    rendered = renderer(colours=wants_colour(stream, os.environ)) if is_text else (AS_JSON,)
+    if is_text and isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may not have every letter
     lossy = LossyStream(stream)
     LossyStream.of_requests = None if is_text or logging.getLevelName(level.upper()) > logging.INFO else lossy
     stream = cast(TextIO, lossy)
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered]
-        )
-    )
+    processors = [ProcessorFormatter.remove_processors_meta, *rendered]
+    handler.setFormatter(ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger(QUOTES_CLIENTS).setLevel(logging.ERROR)

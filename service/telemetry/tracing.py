@@ -111,8 +111,7 @@ class RequestSpan:
 
     def end_rpc(self, method: str, code: str, record: RequestRecord, *, failed: bool) -> None:
         """End the span of an RPC, or of one of its messages, with the name of its status code."""
-        told = {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": code}
-        self.span.set_attributes(told)
+        self.span.set_attributes({"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": code})
         self._end(record, code if failed else "")
 
     def _end(self, record: RequestRecord, error: str) -> None:
@@ -128,10 +127,8 @@ class RequestSpan:
             self.span.set_attribute("spikeserve.samples", record.answer.samples)
             self.span.set_attribute("spikeserve.synaptic_operations", record.answer.synaptic_operations)
             times, at, here = record.answer.times, zero(), set_span_in_context(self.span)
-            for name, began, ended in (
-                ("encode", times.encode_began, times.encode_ended),
-                ("infer", times.run_began, times.run_ended),
-            ):
+            children = ("encode", times.encode_began, times.encode_ended), ("infer", times.run_began, times.run_ended)
+            for name, began, ended in children:
                 span = self.tracer.start_span(name, here, start_time=time_of_day(began, at))
                 span.end(time_of_day(ended, at))
         self.span.end()

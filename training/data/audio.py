@@ -110,9 +110,7 @@ def read_wav(path: Path) -> tuple[Signal, int]:
     try:
         require_plain(path, MAX_BYTES)
         with wave.open(str(path), "rb") as file:
-            rate, channels, width, frames = (
-                file.getframerate(), file.getnchannels(), file.getsampwidth(), file.getnframes(),
-            )  # fmt: skip
+            channels, width, rate, frames, *_ = file.getparams()
             if frames > MAX_SECONDS * rate:
                 raise InvalidData(f"'{path}': lasts {frames / rate:g} seconds, expected at most {MAX_SECONDS:g}")
             content = file.readframes(frames)

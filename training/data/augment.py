@@ -82,8 +82,7 @@ def shift(images: Samples, pixels: int, fill: Any, rng: np.random.Generator) -> 
     `fill` broadcasts to an image.
     """
     height, width = images.shape[-2:]
-    moved = np.empty_like(images)
-    moved[:] = fill
+    moved = np.full_like(images, fill)
     for index, (down, right) in enumerate(rng.integers(-pixels, pixels + 1, (len(images), 2))):
         to_rows, from_rows = _overlap(int(down), height)
         to_columns, from_columns = _overlap(int(right), width)
@@ -99,8 +98,7 @@ def _overlap(by: int, size: int) -> tuple[slice, slice]:
 
 def time_shift(samples: Samples, steps: int, rest: Any, rng: np.random.Generator) -> Samples:
     """Return samples (n, time_steps, *shape), each moved by -`steps` to `steps` steps; `rest` comes in from outside."""
-    moved = np.empty_like(samples)
-    moved[:] = rest
+    moved = np.full_like(samples, rest)
     for index, by in enumerate(rng.integers(-steps, steps + 1, len(samples))):
         to, source = _overlap(int(by), samples.shape[1])
         moved[index, to] = samples[index, source]
@@ -146,8 +144,7 @@ def event_drop(
             start = rng.integers(0, len(keeps) - span + 1)
             keeps[start : start + span] = False
         elif way == 1:
-            channels = keeps.shape[first_axis]
-            dropped = rng.random(channels) < share
+            dropped = rng.random(keeps.shape[first_axis]) < share
             keeps[(slice(None),) * first_axis + (dropped,)] = False
         else:
             keeps[rng.random(keeps.shape) < share] = False

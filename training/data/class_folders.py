@@ -36,9 +36,8 @@ class Files:
 
     def identity(self, folder: Path) -> list[Any]:
         """Return the identity of these files: their names, sizes and times."""
-        status = [path.stat() for path in self.paths]
-        names = [path.relative_to(folder).as_posix() for path in self.paths]
-        return [[name, each.st_size, each.st_mtime_ns] for name, each in zip(names, status, strict=True)]
+        found = ((path.relative_to(folder).as_posix(), path.stat()) for path in self.paths)
+        return [[name, status.st_size, status.st_mtime_ns] for name, status in found]
 
 
 def files_by_split(folder: Path, takes: Callable[[Path], bool], kind: str) -> Mapping[str, Files]:

@@ -59,25 +59,19 @@ def torchvision(kind: str, config: DataConfig, coding: Coding) -> Dataset:
         parts.append(Split(images, part.targets.numpy().astype(np.int64)))
     kept, held_out = hold_out(parts[0].labels, config.validation_share, config.split_seed, "validation")
     names = DIGITS if kind == "MNIST" else tuple(part.classes)
-    return _declared(kind.lower(), PIXELS, (parts[0][kept], parts[0][held_out], parts[1]), config, coding, names)
+    return _declared(kind.lower(), PIXELS, [parts[0][kept], parts[0][held_out], parts[1]], config, coding, names)
 
 
 def _divided(name: str, declared: Input, whole: Split, config: DataConfig, coding: Coding) -> Dataset:
-    training, validation, test = (whole[chosen] for chosen in three_ways(whole.labels, config))
-    return _declared(name, declared, (training, validation, test), config, coding)
+    return _declared(name, declared, [whole[chosen] for chosen in three_ways(whole.labels, config)], config, coding)
 
 
 def _declared(
-    name: str,
-    declared: Input,
-    splits: tuple[Split, Split, Split],
-    config: DataConfig,
-    coding: Coding,
-    names: tuple[str, ...] = DIGITS,
+    name: str, declared: Input, splits: list[Split], config: DataConfig, coding: Coding, names: tuple[str, ...] = DIGITS
 ) -> Dataset:
     """Return the data set with its own declaration, or with the normalisation that the configuration asks for."""
-    training, *held_out = splits
+    training, validation, test = splits
     if config.normalise is not None:
-        others = [split.samples for split in held_out]
-        declared = declare(declared.shape, training.samples, others, config, coding)
-    return Dataset(name, declared, names, *splits)
+        held_out = (validation.samples, test.samples)
+        declared = declare(declared.shape, training.samples, held_out, config, coding)
+    return Dataset(name, declared, names, training, validation, test)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,12 +132,6 @@ def dilations(time_steps: int) -> list[int]:
     return [2**power for power in range(max(1, farthest.bit_length()))]
 
 
-def _tokens(architecture: str) -> Iterator[str]:
-    """Split at the dashes that are in no parentheses: a field may be 1e-3."""
-    if architecture != NONE:
-        yield from re.split(r"-(?![^(]*\))", architecture)
-
-
 class _Draft:
     """A network on its way: its nodes, and what only training knows of them."""
 
@@ -155,8 +149,9 @@ class _Draft:
         config = self.config
         if config.kernels:
             self.kernels(time_steps)
-        else:
-            for number, token in enumerate(_tokens(config.architecture), start=1):
+        elif config.architecture != NONE:
+            # The dashes that are in no parentheses: a field may be 1e-3.
+            for number, token in enumerate(re.split(r"-(?![^(]*\))", config.architecture), start=1):
                 self.layer(token, number)
         self.output(len(labels))
         return Spec(

@@ -15,12 +15,13 @@ window whose size is not a power of two; `exact` is then False.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeserve.models.spec.network import FloatArray, Network
@@ -79,18 +80,18 @@ def _recurrent_bounds(network: Network) -> dict[str, float]:
     bounds: dict[str, float] = {}
     for node in network.spec.spiking_nodes:
         if node.recurrent:
-            weights = {
-                name: network.tensors[name].astype(np.float64)
-                for name in names_of(network.tensors, f"{node.name}.recurrent")
-            }
-            bound = largest_sum(weights, SPIKES)
+            bound = largest_sum(_in_float64(network.tensors, f"{node.name}.recurrent"), SPIKES)
             bounds |= {name: max(bound, bounds.get(name, 0.0)) for name in network.spec.sources[node.name]}
     return bounds
 
 
+def _in_float64(tensors: Mapping[str, FloatArray], connection: str) -> dict[str, NDArray[np.float64]]:
+    return {name: tensors[name].astype(np.float64) for name in names_of(tensors, connection)}
+
+
 def _round(tensors: dict[str, FloatArray], connection: str, arriving: Multiples, beside: float = 0.0) -> Multiples:
     """Round a connection's weight and bias in place; return the values of its sums. `beside` bounds what is added."""
-    unrounded = {name: tensors[name].astype(np.float64) for name in names_of(tensors, connection)}
+    unrounded = _in_float64(tensors, connection)
     largest = largest_sum(unrounded, arriving)
     if not (arriving.step and largest):
         return Multiples(arriving.step, largest)

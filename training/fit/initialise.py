@@ -73,12 +73,11 @@ def _spread(layer: Neurons, time_steps: int) -> None:
     shortest, longest = SHORTEST, max(LONGEST * time_steps, 2 * SHORTEST)
     if isinstance(layer.node, Integrating):
         shortest = longest = max(READOUT * time_steps, SHORTEST)
-    if "decay" in layer.spread:
-        layer.set_parameter("decay", _decays(layer.shape, shortest, longest))
-    if "syn_decay" in layer.spread:
-        layer.set_parameter("syn_decay", _decays(layer.shape, *SYNAPSES))
-    if "adapt_decay" in layer.spread:
-        layer.set_parameter("adapt_decay", _decays(layer.shape, ADAPTATIONS, max(2 * ADAPTATIONS, time_steps)))
+    adaptations = ADAPTATIONS, max(2 * ADAPTATIONS, time_steps)
+    spans = {"decay": (shortest, longest), "syn_decay": SYNAPSES, "adapt_decay": adaptations}
+    for name, span in spans.items():
+        if name in layer.spread:
+            layer.set_parameter(name, _decays(layer.shape, *span))
     for name, (low, high) in layer.ranges.items():
         if layer.parameter(name).ndim:
             layer.set_parameter(name, low + (high - low) * torch.rand(layer.shape))

@@ -96,8 +96,7 @@ def run_job(
     rounded = round_to_grid(fitted.network)
     network = rounded.network
     folder.save_network(network)
-    engine = create("torch", network)
-    evaluation = evaluate(engine, data.test)
+    evaluation = evaluate(create("torch", network), data.test)
     warnings = tuple(at_end(config, data, evaluation))
     folder.save_metrics(
         evaluation, fitted.best, fitted.epochs, warnings, exact=rounded.exact, interrupted=fitted.interrupted

@@ -149,9 +149,8 @@ class Neurons(nn.Module):
         self.shape = shape
         self.dropout = training.dropout
         self.ranges, self.spread = training.ranges, training.spread
-        recurrent = node.recurrent
         size = math.prod(shape)
-        self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
+        self.recurrent = nn.Linear(size, size, bias=node.recurrent.bias) if node.recurrent else None
         self.learned = nn.ParameterDict()
         self.names = {name: buffer_name(node, name) for name in node.values()}  # and what each tensor is called
         for name, value in node.values().items():

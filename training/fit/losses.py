@@ -97,8 +97,7 @@ def readout_loss(
         _check_lengths(lengths, output)
     scores = class_scores(output, readout, lengths)
     # The mean is over samples, not over weights, so that the mean of two halves of a batch is that of the whole.
-    losses = F.cross_entropy(scores, targets, class_weights, reduction="none", label_smoothing=label_smoothing)
-    loss = losses.mean()
+    loss = F.cross_entropy(scores, targets, class_weights, reduction="none", label_smoothing=label_smoothing).mean()
     return loss if loss.requires_grad else DeadLoss.of(loss)
 
 

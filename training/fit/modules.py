@@ -28,6 +28,7 @@ from spikeserve.training.fit.architecture import NodeTraining
 from spikeserve.training.fit.author import Author, Function
 from spikeserve.training.fit.layers import Delays, Neurons
 from spikeserve.training.fit.operators import connect, dense
+from spikeserve.training.fit.operators.plain import each_step
 from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 Value: TypeAlias = float | ArrayLike | Tensor  # of a parameter: one number, or one for each neuron
@@ -298,5 +299,4 @@ class PerStep(nn.Module):
         """Return the module's outputs with the two leading axes, time and batch in any order, of `values`."""
         if isinstance(self.module, nn.Linear | nn.Conv1d | nn.Conv2d):
             return dense(connect(self.module, values))
-        flat: Tensor = self.module(values.flatten(0, 1))
-        return flat.view(*values.shape[:2], *flat.shape[1:])
+        return each_step(self.module, values)

@@ -89,8 +89,7 @@ class Builder:
             if not isinstance(value, np.ndarray | np.generic | float):
                 return value
             spread = self._spread(name, key, narrow(value), layer or arriving)
-            same = spread.size > 0 and np.array_equal(spread, np.full_like(spread, spread.flat[0]), equal_nan=True)
-            if same:
+            if spread.size and np.array_equal(spread, np.full_like(spread, spread.flat[0]), equal_nan=True):
                 return float(spread.flat[0])
             tensors[key] = spread.reshape(arriving or spread.shape)
             return PER_NEURON

@@ -106,6 +106,8 @@ def export(
         raise ExportRefused(f"{sentence}; `export {run.path} --at-chance` publishes it nevertheless")
     sizes = (len(data.training), len(data.validation), len(data.test))
     exact = bool(metrics["exact"])  # `fit` wrote it when it rounded the weights
+    accuracy = metrics["validation_accuracy"]  # None where there was no validation sample
+    validated = {} if accuracy is None else {"validation_accuracy": float(accuracy)}
     calibration = None
     held_out = len(data.validation) or not config.network.kernels  # whose scores of training samples are too sure
     if held_out and data.training.lengths is None and data.validation.lengths is None:
@@ -116,18 +118,9 @@ def export(
         name,
         data.test,
         lambda parity: training_card(name, network, config, sizes, evaluation, parity, calibration, exact=exact),
-        _metrics(run, evaluation),
+        measured(evaluation) | validated | {"training_seconds": round(float(metrics["seconds"]), 1)},
         calibration,
     )
-
-
-def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
-    metrics = run.metrics
-    validated = metrics["validation_accuracy"]  # None where there was no validation sample
-    return measured(evaluation) | {
-        **({} if validated is None else {"validation_accuracy": float(validated)}),
-        "training_seconds": round(float(metrics["seconds"]), 1),
-    }
 
 
 def measured(evaluation: Evaluation) -> dict[str, float]:

@@ -55,11 +55,8 @@ def accuracy_by_minutes(epochs: Sequence[Epoch]) -> str:
     best = [*accumulate((epoch.validation_accuracy for epoch in epochs), max)]
     if not epochs or not epochs[-1].chooses:
         return ""
-    reached = []
-    for minutes in (2**power for power in range(20)):
-        done = sum(end <= 60 * minutes for end in ends)
-        if 0 < done < len(epochs):
-            reached.append(f"{best[done - 1]:.2%} after {minutes} min")
+    ended = {minutes: sum(end <= 60 * minutes for end in ends) for minutes in (2**power for power in range(20))}
+    reached = [f"{best[n - 1]:.2%} after {minutes} min" for minutes, n in ended.items() if 0 < n < len(epochs)]
     last = f"{best[-1]:.2%} after {ends[-1] / 60:.1f} min"
     return f"Best validation accuracy: {', '.join([*reached, last])}" if ends[-1] > 60 else ""
 

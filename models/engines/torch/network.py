@@ -185,19 +185,9 @@ def _(_: nodes.Flatten, __: Shape) -> nn.Module:
     return nn.Flatten(start_dim=1)
 
 
-@build.register
-def _(node: nodes.Scale, shape: Shape) -> nn.Module:
-    return ScaleLayer(node, shape)
-
-
-@build.register
-def _(node: nodes.Delay, shape: Shape) -> nn.Module:
-    return DelayLayer(node, shape)
-
-
-@build.register
-def _(node: nodes.Neuron, shape: Shape) -> nn.Module:
-    return NeuronModule(node, shape)
+build.register(nodes.Scale, ScaleLayer)
+build.register(nodes.Delay, DelayLayer)
+build.register(nodes.Neuron, NeuronModule)
 
 
 Carried: TypeAlias = NeuronState | Tensor  # a node's state: a neuron layer's, or the delay line of a Delay
@@ -299,15 +289,14 @@ class SpikingNetwork(nn.Module):
             leaving: Tensor
             if isinstance(layer, NeuronModule):
                 leaving, membranes, after = layer(arriving, time_steps, threshold, carried, begun)
-                return leaving
-            if isinstance(layer, DelayLayer):
+            elif isinstance(layer, DelayLayer):
                 leaving, after = layer(arriving, time_steps, carried)
-                return leaving
-            if isinstance(layer, ScaleLayer) and node.by_step:
+            elif isinstance(layer, ScaleLayer) and node.by_step:
                 taken = arriving.new_zeros(1, dtype=torch.int64) if begun is None else begun
                 leaving = layer(arriving, taken + torch.arange(time_steps, device=arriving.device).unsqueeze(1))
-                return leaving
-            return self.connect(node, arriving)
+            else:
+                leaving = self.connect(node, arriving)
+            return leaving
 
         for node, arriving, leaving in self.spec.propagate(steps, apply, join):
             yield NodeActivity(node, arriving, leaving, membranes, after)

@@ -76,7 +76,7 @@ class Body:
             self.refused = True
             self.release()
             if isinstance(error, TimeoutError):
-                raise self._late(expired=deadline < latest) from error
+                raise late_body(self.arrived, self.limits.seconds, expired=deadline < latest) from error
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -159,11 +159,13 @@ class Body:
         if self.arrived > UNRESERVED_BYTES:
             self.reserve(self.arrived - (self._reservation.size if self._reservation else 0))
 
-    def _late(self, *, expired: bool) -> DeadlineExceeded | BodyTooSlow:
-        if expired:
-            return DeadlineExceeded(
-                f"the body had {self.arrived} bytes when the request's time was over, expected all of it by then"
-            )
-        return BodyTooSlow(
-            f"the body had {self.arrived} bytes after {self.limits.seconds:g} seconds, expected all of it by then"
-        )
+
+def late_body(arrived: int, seconds: float, *, expired: bool) -> DeadlineExceeded | BodyTooSlow:
+    """Return the error of a body of which so many bytes came in time: the request's, if that is `expired`, or its own.
+
+    Its own is `seconds`.
+    """
+    got, expected = f"the body had {arrived} bytes", "expected all of it by then"
+    if expired:
+        return DeadlineExceeded(f"{got} when the request's time was over, {expected}")
+    return BodyTooSlow(f"{got} after {seconds:g} seconds, {expected}")

@@ -120,8 +120,7 @@ class Batcher:
             if entry.is_over:
                 continue
             try:
-                self._check_time(entry, now)
-                found = None if (body := _short(entry)) is None else entry.endpoint.find(body)
+                found = None if (body := _short(entry, now)) is None else entry.endpoint.find(body)
             except Exception as error:
                 self.finish.refuse(entry, error)
                 continue
@@ -142,12 +141,6 @@ class Batcher:
                 for entry, _ in members:
                     if not entry.is_over and entry.job is None:
                         self._queue(entry, None, began)
-
-    def _check_time(self, entry: Entry, now: float) -> None:
-        """Raise DeadlineExceeded if the entry's time is over."""
-        milliseconds = entry.endpoint.extras.milliseconds
-        if milliseconds and now - entry.started >= milliseconds / 1000:
-            raise late(entry.endpoint.model.name)
 
     def _put_back(self, members: Sequence[Matched]) -> None:
         """Let entries wait for the next iteration."""
@@ -239,8 +232,14 @@ class Batcher:
         clear_frames(error.__traceback__)  # which hold the job, and it the error: a cycle, with the body in it
 
 
-def _short(entry: Entry) -> bytes | None:
-    """Return the body, decompressed; None where it is long, or only the decoder says what is wrong with it."""
+def _short(entry: Entry, now: float) -> bytes | None:
+    """Return the body, decompressed; None where it is long, or only the decoder says what is wrong with it.
+
+    Raises DeadlineExceeded if the entry's time is over.
+    """
+    extras = entry.endpoint.extras
+    if extras.milliseconds and now - entry.started >= extras.milliseconds / 1000:
+        raise late(entry.endpoint.model.name)
     if len(entry.body) > SMALL_BODY:
         return None
-    return inflated(entry.body, SMALL_BODY) if entry.endpoint.extras.packed else entry.body
+    return inflated(entry.body, SMALL_BODY) if extras.packed else entry.body

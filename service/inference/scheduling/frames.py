@@ -1,8 +1,8 @@
-"""Ordinary requests: short bodies, of which only the numbers differ from one to the next.
+"""Frames: the bytes that short bodies have in common, around their numbers.
 
 A *frame* is what is left of a body without its numbers. The protocol's decoder reads a body whose frame is not known.
 A frame that comes again is known by its bytes, if a kernel (`service.inference.decoding.rows`) reads the same from that
-body, and from then on the kernel alone reads the numbers. What asks for more than a plain answer goes the full way.
+body, and from then on the kernel alone reads the numbers.
 """
 
 from __future__ import annotations

@@ -79,7 +79,10 @@ class Blobs:
             content = b64decode(text, validate=True)
         except ValueError:  # also for characters that are not ASCII
             raise InvalidInput("state: is not base64, expected what a line of type state holds") from None
-        content = self._checked(content)
+        if self.secret:
+            content, signature = content[:-SIGNATURE_BYTES], content[-SIGNATURE_BYTES:]
+            if not hmac.compare_digest(signature, self._signature(content)):
+                raise InvalidInput("state: was not signed by a server with the keys of this one")
         if len(content) < HEADER.size or content[: len(MAGIC)] != MAGIC:
             raise InvalidInput("state: is no session's state, expected what a line of type state holds")
         spec = model.network.spec
@@ -100,15 +103,6 @@ class Blobs:
 
     def _signature(self, content: bytes) -> bytes:
         return hmac.digest(self.secret, content, "sha256") if self.secret else b""
-
-    def _checked(self, content: bytes) -> bytes:
-        """Return a state without its signature; raises InvalidInput where that is wrong."""
-        if not self.secret:
-            return content
-        content, signature = content[:-SIGNATURE_BYTES], content[-SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, self._signature(content)):
-            raise InvalidInput("state: was not signed by a server with the keys of this one")
-        return content
 
 
 def most_characters(model: LoadedModel) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
 from typing import Any
 
 from spikeserve.service.catalog.loaded import LoadedModel
@@ -122,10 +122,8 @@ class Places:
         if self.has_keys:
             return sender.key
         try:
-            address = ip_address(sender.host)
+            address = IPv6Address(sender.host)
         except ValueError:
-            return sender.host
-        if not isinstance(address, IPv6Address):
             return sender.host
         return str(address.ipv4_mapped or ip_network((address.packed, 64), strict=False))
 

@@ -145,11 +145,9 @@ def transform(module: nn.Module, signal: Signal) -> Signal:
             shape = (*signal.shape[:2], signal.lists.units)
             return replace(signal, shape=shape, carrier=signal.carrier.flatten(2), raster=flat_raster)
         windows = _windows(module)
-        if windows is not None and len(signal.shape) == 5 and not signal.lists.valued:
+        if windows is not None and len(signal.shape) == 5 and signal.lists.raster is None:
             return pool(signal, *windows)
-    values = dense(signal)
-    flat: Tensor = module(values.flatten(0, 1))
-    return flat.view(*values.shape[:2], *flat.shape[1:])
+    return plain.each_step(module, dense(signal))
 
 
 def _windows(module: nn.Module) -> tuple[tuple[int, int], float | None] | None:
@@ -210,10 +208,8 @@ def scan(
         begin = at_rest(node, rule.program, parameters.__getitem__, zeros)
     if isinstance(current, Tensor) and on_triton:
         return triton_scans.scan(ScanSettings(*settings), parameters, current, recurrent, begin)
-    several = isinstance(node, Spiking) and node.several
-    lists = None
-    if isinstance(node, Spiking) and not several:
-        lists = Lists.empty(time_steps * batch, math.prod(shape))
+    fires_once = isinstance(node, Spiking) and not node.several
+    lists = Lists.empty(time_steps * batch, math.prod(shape)) if fires_once else None
     source = current.spikes if isinstance(current, Currents) else None
     layer = Layer(*settings, batch, shape, source, lists)
     tensors = Tensors(current=current) if isinstance(current, Tensor) else Tensors()

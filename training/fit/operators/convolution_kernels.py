@@ -21,11 +21,10 @@ from spikeserve.training.fit.operators.threads import Kernel
 @borrowing
 def reached(senders: Any, place: int) -> Any:
     """Return where an event's blocks begin, in a row and among the weights, and their lines, number and vectors."""
-    o, w, lines = senders.sender[place, 0], senders.sender[place, 1], senders.sender[place, 2]
     return (
-        np.int64(o),
-        np.int64(w),
-        np.int64(lines),
+        np.int64(senders.sender[place, 0]),
+        np.int64(senders.sender[place, 1]),
+        np.int64(senders.sender[place, 2]),
         np.int64(senders.sender[place, 3]),
         np.int64(senders.sender[place, 4]),
     )

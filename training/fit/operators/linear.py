@@ -98,8 +98,7 @@ class Connect(torch.autograd.Function):
         ctx.spikes = spikes
         spikes.lists.uses += 1
         ctx.save_for_backward(weight)
-        currents = run(spikes, weight, bias)
-        return currents.view(*spikes.shape[:2], -1)[..., : len(weight)]
+        return run(spikes, weight, bias).view(*spikes.shape[:2], -1)[..., : len(weight)]
 
     @staticmethod
     @once_differentiable

@@ -17,8 +17,13 @@ def connect(connection: nn.Module, signal: Tensor) -> Tensor:
 
     The products may be in bfloat16, under autocast; neurons are not.
     """
-    flat: Tensor = connection(signal.flatten(0, 1)).float()
-    return flat.view(*signal.shape[:2], *flat.shape[1:])
+    return each_step(connection, signal).float()
+
+
+def each_step(module: nn.Module, values: Tensor) -> Tensor:
+    """Return a module's outputs with the two leading axes of `values`, time and batch in any order."""
+    flat: Tensor = module(values.flatten(0, 1))
+    return flat.view(*values.shape[:2], *flat.shape[1:])
 
 
 def scan(

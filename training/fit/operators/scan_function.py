@@ -114,21 +114,20 @@ class Scan(torch.autograd.Function):
         inputs, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
         named = tensors[FIXED : FIXED + len(step.parameters)]
         parameters = _rows(named, layer)
-        states = floats(max(1, len(step.states)), layer.batch, width)
-        states[:] = 0.0
+        states = torch.zeros(max(1, len(step.states)), layer.batch, width)
         for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
             if state is not None:
-                row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size).numpy()
+                row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size)
         kept = len(step.stored) if layer.trains else 0
         stored = torch.empty(kept * layer.rows * width if kept else width)
         dense = layer.lists is None
         leaving = torch.empty(*layer.outputs) if dense else carrier(layer.outputs)
         fired = layer.lists.bits if layer.lists is not None else np.empty(layer.rows * width // LANES, np.uint16)
         ends = (
-            parameters, flat(stored), width if kept else 0, layer.rows * width if kept else 0,
+            flat(states), parameters, flat(stored), width if kept else 0, layer.rows * width if kept else 0,
             flat(leaving) if dense else NO_FLOATS, fired,
         )  # fmt: skip
-        _forward(layer, inputs, (states.reshape(-1), *ends))
+        _forward(layer, inputs, ends)
         ctx.scalars = [not value.ndim for value in named]
         ctx.layer, ctx.current_steps = layer, None if inputs.current is None else len(inputs.current)
         ctx.parameters = parameters
@@ -150,15 +149,11 @@ class Scan(torch.autograd.Function):
         step, width, steps = layer.step, layer.width, layer.steps
         weight, recurrent_weight, leaving, stored = ctx.saved_tensors
         common = np.full(width, 0.0 if to_mean is None else float(to_mean) / (layer.rows * layer.size), np.float32)
-        states = floats(max(1, len(step.states)), layer.batch, width)
-        states[:] = 0.0
-        start = (backward_of(layer.rule).address, steps, layer.batch, layer.size, width)
+        states = torch.zeros(max(1, len(step.states)), layer.batch, width)
         product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
         rows = (np.zeros(layer.size, np.float32), 0, 0)
         if to_leaving is not None and product is NO_PRODUCT:
             rows = strided(to_leaving)
-        arriving = (*rows, *product)
-        ends = (ctx.parameters, flat(stored), layer.rows * width, layer.slope)
         needs = Tensors(*ctx.needs_input_grad[1 : 1 + FIXED])
         gradients: dict[str, Tensor | None] = {}
         recurrent = recurrent_weight is not None
@@ -172,8 +167,10 @@ class Scan(torch.autograd.Function):
         trained = np.zeros((parts_of(items), max(1, len(step.trained)), width), np.float32)
         to_current = linear.with_room(errors)
         in_parts(
-            scans.scan_backward, items, *start, columns, samples, *arriving, common, states.reshape(-1),
-            linear.packed_rows(recurrent_weight) if recurrent else NO_FLOATS, *ends, to_current, constant,
+            scans.scan_backward, items, backward_of(layer.rule).address, steps, layer.batch, layer.size, width, columns,
+            samples, *rows, *product, common, flat(states),
+            linear.packed_rows(recurrent_weight) if recurrent else NO_FLOATS, ctx.parameters, flat(stored),
+            layer.rows * width, layer.slope, to_current, constant,
             to_current if feedback is errors else linear.with_room(feedback), trained.reshape(-1), trained[0].size,
         )  # fmt: skip
         if recurrent:
@@ -197,7 +194,7 @@ class Scan(torch.autograd.Function):
             at, one = step.parameters.index(name), ctx.scalars[step.parameters.index(name)]
             to_parameters[at] = total.sum() if one else total.view(layer.shape)
         needed = ctx.needs_input_grad[1 + FIXED + len(step.parameters) :]
-        rows_of = torch.from_numpy(states)[..., : layer.size].reshape(len(states), layer.batch, *layer.shape)
+        rows_of = states[..., : layer.size].reshape(len(states), layer.batch, *layer.shape)
         to_states = [row if each else None for row, each in zip(rows_of, needed, strict=False)]
         return None, *Tensors(**gradients), *to_parameters, *to_states
 

@@ -83,17 +83,11 @@ class Lists:
         """How many vectors of bits a row has."""
         return padded(self.units) // LANES
 
-    @property
-    def valued(self) -> bool:
-        """Whether anything is neither 0 nor 1."""
-        return self.raster is not None
-
     @cached_property
     def offset(self) -> NDArray[np.int64]:
         """Where in the lists each row begins, and the last one ends (rows + 1)."""
         offset = np.zeros(self.rows + 1, np.int64)
-        work = self.rows * self.vectors
-        in_parts(listing.count_rows, self.rows, self.bits, self.vectors, offset, work=work)
+        in_parts(listing.count_rows, self.rows, self.bits, self.vectors, offset, work=self.rows * self.vectors)
         return np.cumsum(offset, out=offset)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -14,11 +14,10 @@ from pydantic_core import to_json
 
 from spikeserve.models.engines import RunResult, State
 from spikeserve.models.spec import Spec
-from spikeserve.models.spec.network import FloatArray
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.decoding import pieces
 from spikeserve.service.inference.protocols.native import schemas
-from spikeserve.service.inference.protocols.native.schemas import Prediction, Raster, RecordedFields, ValuesPrediction
+from spikeserve.service.inference.protocols.native.schemas import Prediction, Raster, ValuesPrediction
 from spikeserve.service.inference.scheduling.answer import Content, Results
 from spikeserve.service.inference.scheduling.query import AnswerField, RunOptions
 
@@ -91,15 +90,23 @@ def predictions(
     """
     has_classes = task.scores.has_classes
     made: Predictions = list(_classes(result, task, row)) if has_classes else list(_values(result, row))
-    _add_recorded(made, result, returned, row)
+    for sample, answer in enumerate(made):
+        used = None if result.steps_used is None else int(result.steps_used[sample])
+        if used is not None:
+            answer["steps_used"] = used
+        if AnswerField.RASTER in returned:
+            answer["raster"] = {name: _events(steps, row) for name, steps in _of(result.rasters, sample, used).items()}
+        if AnswerField.MEMBRANE in returned:
+            answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample, used).items()}
+        if AnswerField.SPIKES_PER_NODE in returned:
+            answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
     return made
 
 
 def _classes(result: RunResult, task: Spec, row: Row) -> Iterator[Prediction]:
-    probabilities = task.scores.probabilities(result.readout)
-    counts, operations = row(result.spike_counts), result.synaptic_operations.tolist()
-    rows = zip(result.class_index.tolist(), counts, row(probabilities), operations, strict=True)
-    for class_index, spike_counts, of_classes, met in rows:
+    counts, probabilities = row(result.spike_counts), row(task.scores.probabilities(result.readout))
+    columns = result.class_index.tolist(), counts, probabilities, result.synaptic_operations.tolist()
+    for class_index, spike_counts, of_classes, met in zip(*columns, strict=True):
         yield {
             "class_index": class_index,
             "label": task.labels[class_index],
@@ -115,22 +122,7 @@ def _values(result: RunResult, row: Row) -> Iterator[ValuesPrediction]:
         yield {"values": values, "spike_counts": spike_counts, "synaptic_operations": met}
 
 
-def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[AnswerField], row: Row) -> None:
-    for sample, answer in enumerate(answers):
-        used = None if result.steps_used is None else int(result.steps_used[sample])
-        if used is not None:
-            answer["steps_used"] = used
-        if AnswerField.RASTER in returned:
-            answer["raster"] = {name: _events(steps, row) for name, steps in _of(result.rasters, sample, used).items()}
-        if AnswerField.MEMBRANE in returned:
-            answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample, used).items()}
-        if AnswerField.SPIKES_PER_NODE in returned:
-            answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
-
-
-def _of(
-    recorded: Mapping[str, NDArray[np.int32]] | Mapping[str, FloatArray], sample: int, used: int | None
-) -> dict[str, NDArray[Any]]:
+def _of(recorded: Mapping[str, NDArray[Any]], sample: int, used: int | None) -> dict[str, NDArray[Any]]:
     """Return one sample's part of (time_steps, batch, *shape) arrays, each (steps, units): all steps, or those used."""
     own = {name: steps[:used, sample] for name, steps in recorded.items()}
     return {name: steps.reshape(len(steps), -1) for name, steps in own.items()}

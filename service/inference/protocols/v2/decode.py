@@ -18,7 +18,7 @@ from spikeserve.service.inference.decoding.validation import channels_hint
 from spikeserve.service.inference.protocols.v2 import tensors
 from spikeserve.service.inference.protocols.v2.parsing import InvalidRequest, parse
 from spikeserve.service.inference.protocols.v2.render import InferRenderer, RequestedOutput
-from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
+from spikeserve.service.inference.protocols.v2.schemas import InferRequest, InputTensor, RequestParameters
 from spikeserve.service.inference.protocols.v2.tensors import INPUT, Array, Datatype
 from spikeserve.service.inference.scheduling.answer import Renderer
 from spikeserve.service.inference.scheduling.query import InSequence, Query
@@ -80,9 +80,7 @@ def query_of(
     time_steps = _time_steps(shape, parameters.time_steps, model)
     if parameters.stop is not None:
         model.check_stop(parameters.stop, time_steps, "parameters.stop")
-    outputs = _requested(
-        request.outputs, model, binary=parameters.binary_data_output, stopped=parameters.stop is not None
-    )
+    outputs = _requested(request, model)
     sequence = _sequence(parameters, shape[0], model, blobs)
     size = answer_size(outputs, shape[0], request.id, model.limits.answer)
     writes = blobs if sequence is not None and sequence.tells_state else None
@@ -147,8 +145,7 @@ def _is_data_of(request: InferRequest, shape: Shape) -> bool:
     if len(request.inputs) != 1:
         return False
     tensor = request.inputs[0]
-    expected = tuple(tensor.shape)
-    return tensor.datatype in FLOATS and shape in (expected, (math.prod(expected),))
+    return tensor.datatype in FLOATS and shape in (tuple(tensor.shape), (math.prod(tensor.shape),))
 
 
 def _array(tensor: InputTensor, shape: Shape, binary: memoryview, data: Array | None) -> Array:
@@ -197,17 +194,16 @@ def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
     return steps
 
 
-def _requested(
-    outputs: list[OutputTensor], model: LoadedModel, *, binary: bool, stopped: bool = False
-) -> tuple[RequestedOutput, ...]:
+def _requested(request: InferRequest, model: LoadedModel) -> tuple[RequestedOutput, ...]:
     """Return the outputs of the answer: those that are named, or else all, `steps_used` only where samples may end."""
-    known = tensors.outputs_of(model.spec)
-    if not outputs:
+    known, binary = tensors.outputs_of(model.spec), request.parameters.binary_data_output
+    if not request.outputs:
+        stopped = request.parameters.stop is not None
         return tuple(
             RequestedOutput(output, binary) for output in known.values() if stopped or output is not tensors.STEPS_USED
         )
     requested: list[RequestedOutput] = []
-    for index, asked in enumerate(outputs):
+    for index, asked in enumerate(request.outputs):
         output = known.get(asked.name)
         if output is None:
             raise InvalidRequest(f"outputs[{index}].name is {shown(asked.name)}, expected one of {', '.join(known)}")

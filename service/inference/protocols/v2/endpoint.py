@@ -18,7 +18,7 @@ DATATYPES = (Datatype.FP32, Datatype.FP64)
 
 
 def frame_of(query: InferQuery, model: LoadedModel, reader: Reader) -> frames.Frame | None:
-    """Return the frame of requests that differ from this one in their values only; None where they are not ordinary.
+    """Return the frame of requests that differ from this one in their values only; None where they share no batch.
 
     Those are of a sequence, have a time of their own, or are long.
     """

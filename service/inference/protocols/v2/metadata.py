@@ -7,7 +7,7 @@ import json
 from spikeserve.models.spec import Spec
 from spikeserve.service.catalog.catalog import Catalog, Version, VersionState
 from spikeserve.service.catalog.loaded import LoadedModel
-from spikeserve.service.inference.protocols.v2.schemas import IndexEntry, ModelConfig, ModelMetadata, TensorMetadata
+from spikeserve.service.inference.protocols.v2.schemas import IndexEntry, ModelConfig, ModelMetadata
 from spikeserve.service.inference.protocols.v2.tensors import INPUT, VARIES, Datatype, outputs_of, sample_shape
 
 PLATFORM = "spikeserve"
@@ -33,16 +33,15 @@ def index(catalog: Catalog, *, ready: bool) -> list[IndexEntry]:
 def metadata(model: LoadedModel, catalog: Catalog) -> ModelMetadata:
     """Describe the tensors of `model`, and name its versions that are ready; raises ModelNotFound."""
     spec, versions = model.spec, catalog.versions_of(model.name).values()
-    outputs: list[TensorMetadata] = [
-        {"name": output.name, "datatype": output.datatype, "shape": [VARIES, output.width(spec)]}
-        for output in outputs_of(spec).values()
-    ]
     return {
         "name": model.name,
         "versions": [str(each.version) for each in versions if each.state is VersionState.READY],
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": Datatype.FP32, "shape": [VARIES, *sample_shape(spec)]}],
-        "outputs": outputs,
+        "outputs": [
+            {"name": output.name, "datatype": output.datatype, "shape": [VARIES, output.width(spec)]}
+            for output in outputs_of(spec).values()
+        ],
     }
 
 
@@ -70,13 +69,9 @@ def config(model: LoadedModel, idle_seconds: float) -> ModelConfig:
 def _parameters(spec: Spec) -> dict[str, str]:
     """Return a model's configuration without its tensors; lists are JSON."""
     values = {"time_steps": spec.time_steps, "coding": spec.coding, "readout": spec.readout, "scores": spec.scores}
-    parameters = {name: str(value) for name, value in values.items()}
-    if not spec.scores.has_classes:
-        parameters |= {
-            "names": json.dumps(spec.labels, ensure_ascii=False),
-            "units": json.dumps(spec.units, ensure_ascii=False),
-        }
-    return parameters
+    lists = {} if spec.scores.has_classes else {"names": spec.labels, "units": spec.units}
+    told = {name: json.dumps(each, ensure_ascii=False) for name, each in lists.items()}
+    return {name: str(value) for name, value in values.items()} | told
 
 
 def _config_type(datatype: Datatype) -> str:

@@ -124,12 +124,11 @@ class Sequences:
 
     def _close(self, key: Key, sequence: OpenSequence, why: EndReason) -> None:
         """End a sequence; what waits there still runs."""
-        if self.open.get(key) is not sequence:
-            return
-        del self.open[key]
-        if sequence.timer is not None:
-            sequence.timer.cancel()
-        sequence.place.leave(why)
+        if self.open.get(key) is sequence:
+            del self.open[key]
+            if sequence.timer is not None:
+                sequence.timer.cancel()
+            sequence.place.leave(why)
 
 
 def in_sequence(decoded: Work) -> InSequence:
