@@ -1,12 +1,12 @@
 """One RPC around its answer: its key, its message, its deadline, its errors, and its line in the log.
 
-The first message of an RPC is read within `client_seconds`. How long it will be is not known before it is there, so a
-message that does not come at once reserves as many bytes of the memory budget as the longest may have. The server's
-core takes no longer one, and no more than it announced room for: so what all RPCs hold is bounded.
+The first message of an RPC is read within `client_seconds`. Its length is not known before. So a message that does not
+come at once reserves the bytes of the longest one in the memory budget. The server's core takes no longer one, and no
+more bytes than it announced room for. So the memory of all RPCs is bounded.
 
-Errors have the sentence that HTTP would answer, with a status code for its status. A client that should try again later
-learns after how many milliseconds, by the trailing metadata that gRPC's own retries follow. gRPC's library ends
-neither a connection nor a call of a server by itself, so this module does.
+Errors have the sentence that HTTP would answer, with a status code for its status. Trailing metadata, which gRPC's own
+retries follow, say after how many milliseconds a client should try again. gRPC's library ends neither a connection nor
+a call of a server by itself, so this module does.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Message(Reservation):
 
 
 class Call:
-    """One RPC: its context, the metadata that its client sent, as headers, and what is logged of it.
+    """One RPC: its context, the metadata of its client as headers, and its record for the log.
 
     Its message counts in `budget`; `calls` are all RPCs in progress.
     """
@@ -145,8 +145,8 @@ class Call:
         self.trace: Trace | None = None
         self.span: RequestSpan | None = None  # where it is sampled
         self.sending: TimerHandle | None = None  # ends the time that the client has to read the answer
-        self.is_logged = False  # by the batcher, which answers it
-        self.holds = ExitStack()  # what is held until its answer was sent
+        self.is_logged = False  # the batcher logs what it answers
+        self.holds = ExitStack()  # closed once its answer is sent
 
     async def read(self) -> Message:
         """Return the first message. Raises BodyTooSlow, Overloaded, and MalformedBody where there is none."""
@@ -211,8 +211,8 @@ class Call:
     def is_late(self) -> bool:
         """Whether its deadline is over.
 
-        What a client sends of it is rounded up, by as much as a hundredth of it, and its time here begins later than
-        there, by a tenth of a second where this process had no turn at once.
+        A client rounds it up, by as much as a hundredth. The RPC also begins later here than there, by up to a tenth of
+        a second on a busy machine.
         """
         left = self.context.time_remaining()
         return left is not None and left <= max(0.1, (perf_counter() - self.began) / 100)
@@ -254,8 +254,8 @@ class Calls:
     def handler(self, route: str, answer: Answer, *, key: bool, control: bool, stream: bool) -> Any:
         """Return gRPC's handler of one method. `key` says whether it needs one, `control` whether it is an admin's.
 
-        A request that has one message is handled as a stream of them as well: so its key is checked before it is read,
-        and reading has an end.
+        A request of one message is handled as a stream of one. So its key is checked before the message is read, and
+        reading has an end.
         """
 
         async def handle(_: Any, context: Context) -> bytes | None:

@@ -27,8 +27,8 @@ from spikeserve.service.inference.sessions.blob import Blobs
 
 OUTPUTS = ModelInferResponse.OUTPUTS_FIELD_NUMBER
 RAW = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
-# Parameters that clients send unasked, and that say nothing here: where the bytes are over HTTP, and whether a model of
-# many answers for one request should end them with an empty one.
+# Parameters that clients send unasked, and that mean nothing here. Over HTTP they say where bytes are. Another asks a
+# model of many answers to end them with an empty one.
 IGNORED = frozenset({"binary_data", "binary_data_output", "binary_data_size", "triton_enable_empty_final_response"})
 
 

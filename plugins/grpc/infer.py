@@ -1,7 +1,7 @@
 """ModelInfer: each call is an entry of the batcher (`service.inference.scheduling.batcher`).
 
-The *frame* of a message is what is left of it without the bytes of its values. gRPC's library accepts one call in an
-iteration of the event loop, so calls that came together are gathered first.
+The *frame* of a message is the rest of it without the bytes of its values. gRPC's library accepts one call in an
+iteration of the event loop. So calls that came together are gathered first.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Infer:
         self.frames: frames.Frames = frames.RepeatCache()
 
     async def answer(self, call: Call) -> bytes:
-        """Classify each sample. Raises what the codec raises, and what ends an entry."""
+        """Classify each sample. Raises the errors of the codec, and those that end an entry."""
         self.catalog.check_open()
         body = (await call.read()).content
         known = self._endpoint(parted := part(body))
@@ -101,7 +101,7 @@ class Infer:
         of_call = call.record.request_id, call.trace, body, call.began
         entry = CallEntry(endpoint, *of_call, asker=call, holds=call.holds, span=span)
         call.is_logged = True  # by the batcher
-        del body, parted, of_call  # which may be long
+        del body, parted, of_call  # they may be long
         self._gather(entry)
         return (await entry.content(self.batcher.end)).body
 

@@ -87,7 +87,7 @@ async def repository_load(call: Call) -> bytes:
     """Load a model's versions again. Raises ModelNotFound, LoadFailed, NotReady and ShuttingDown."""
     request = await _read(call, messages.RepositoryModelLoadRequest)
     validated({"parameters": plain(request.parameters)}, LoadRequest)
-    name = request.model_name or request.repository_name  # which KServe names `model_name`
+    name = request.model_name or request.repository_name  # KServe names it `model_name`
     await call.services.control.load(name)
     return messages.RepositoryModelLoadResponse(model_name=name, isLoaded=True).SerializeToString()
 

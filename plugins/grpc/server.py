@@ -16,7 +16,7 @@ from spikeserve.service.errors import Misconfigured
 from spikeserve.service.services import Services
 from spikeserve.service.settings import Settings
 
-OPEN = frozenset({"ServerLive", "ServerReady", "Check"})  # what needs no key, as the probes over HTTP
+OPEN = frozenset({"ServerLive", "ServerReady", "Check"})  # methods without a key, as the probes over HTTP
 METHODS = {
     "ServerLive": methods.server_live,
     "ServerReady": methods.server_ready,
@@ -98,7 +98,7 @@ class GrpcServer:
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
-    """Return the options of grpc's core, which bound what a client can take of it."""
+    """Return the options of grpc's core, which bound the resources of a client."""
     return [
         ("grpc.max_receive_message_length", settings.max_body_bytes),  # also once it is decompressed
         ("grpc.max_send_message_length", -1),  # answers have their own limit

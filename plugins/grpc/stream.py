@@ -1,8 +1,8 @@
 """ModelStreamInfer: many infer requests on one stream, each answered as soon as it is done.
 
 Requests of one sequence run in the order in which they were sent; others may overtake each other, and a client knows an
-answer by its id. A request that fails is answered with its sentence, and the stream goes on. Where the client hangs up,
-the RPC is cancelled and all of its requests with it.
+answer by its id. A request that fails is answered with its sentence, and the stream goes on. If the client hangs up,
+the RPC and all of its requests are cancelled.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Streams:
         self.open: set[Stream] = set()
 
     async def answer(self, call: Call) -> bytes:
-        """Answer one stream until its client ends it. Raises Overloaded, DeadlineExceeded and ShuttingDown."""
+        """Answer one stream to its end. Raises Overloaded, DeadlineExceeded and ShuttingDown."""
         settings = call.services.settings
         most = max(1, settings.max_pending_bytes // STREAMS_SHARE // settings.max_body_bytes)
         if len(self.open) >= most:
@@ -94,7 +94,7 @@ class Stream:
                 while (message := await self._next()) is not None:
                     self.requests += 1
                     self._begin(tasks, message)
-                    del message  # which may be long, and the client silent from now on
+                    del message  # it may be long, and the client silent from now on
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from group
         if self.draining:

@@ -1,8 +1,8 @@
 """Part an infer request's message: its tensors' values are taken out as they are, and the short rest is parsed.
 
-protobuf's own parser makes objects of whatever a message holds, at once: of 16 MiB it can make gigabytes, and a large
-one would hold the interpreter for long. So the fields are counted first, and the values of tensors are not parsed here:
-they stay bytes of the message until the request's turn on a codec thread comes.
+protobuf's own parser makes objects of a whole message at once. Of 16 MiB it can make gigabytes, and a large message
+would hold the interpreter for long. So the fields are counted first. The values of tensors are not parsed here: they
+stay bytes of the message until a codec thread takes the request.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def part(data: bytes) -> SplitRequest:
 
 
 def _without_values(data: bytes, request: SplitRequest) -> tuple[bytes, int]:
-    """Return a message without its tensors' values, which go to `request`, and how long its parameters are."""
+    """Return a message without its tensors' values, which go to `request`, and the length of its parameters."""
     reader, view = protobuf.FieldReader(data, MAX_FIELDS), memoryview(data)
     rest: list[bytes | memoryview] = []
     parameters = 0

@@ -1,4 +1,4 @@
-"""Who may ask: which paths need a key, and which web pages may use this server.
+"""Access: the paths that need a key, and the web pages that may use this server.
 
 When client keys are set, every path except `PROBES` and `PUBLIC_PAGES` needs `Authorization: Bearer <key>`; a browser's
 WebSocket offers the subprotocols `spikeserve` and `spikeserve.key.<key>` instead. When admin keys are set, every path
@@ -51,7 +51,7 @@ def is_control(path: str) -> bool:
 
 
 class Access:
-    """Who may ask, by a request's path, headers and key, and which pages may read the answer.
+    """Checks the path, headers and key of a request, and names the pages that may read the answer.
 
     A POST or a WebSocket from a page of an origin that is not allowed is refused. No page of another origin may load or
     unload models, allowed or not.
@@ -79,17 +79,16 @@ class Access:
         return self.keys.refusal(key, control=control)
 
     def admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[Response | None, Headers]:
-        """Return the answer to what no route answers, else None, and the headers that CORS adds to any answer.
+        """Return the answer to a preflight or a refused request, else None, and the headers of CORS for any answer.
 
-        No route answers a preflight, which carries no key, and what is refused. There are no cookies: a page sends its
-        key.
+        A preflight carries no key. There are no cookies: a page sends its key.
         """
         lines = self.cors(headers.get(ORIGIN))
         if has_too_many(scope["query_string"]):
             return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, TOO_MANY), lines
         if [name for name, _ in scope["headers"]].count(AUTHORIZATION) > 1:
             return error_response(HTTPStatus.BAD_REQUEST, "the header Authorization is repeated, expected one"), lines
-        method = scope.get("method", "POST")  # a WebSocket is refused as a POST is
+        method = scope.get("method", "POST")  # a WebSocket counts as a POST
         if self.origins and method == "OPTIONS" and ORIGIN in headers and PREFLIGHT in headers:
             return self._preflight(RequestHeaders(scope=scope)), ()
         if refused := self.refusal(scope["path"], headers, _key(scope), posts=method == "POST"):
@@ -98,9 +97,9 @@ class Access:
         return None, lines
 
     def _preflight(self, headers: RequestHeaders) -> Response:
-        """Answer a preflight: 200 with what is allowed, or 400 with a sentence."""
+        """Answer a preflight: 200 with the allowed methods and headers, or 400 with a sentence."""
         rules = CORSMiddleware(
-            Response(),  # for what is no preflight, which is not asked here
+            Response(),  # an application for other requests, of which none comes here
             allow_origins=self.settings.origins,
             allow_methods=METHODS,
             allow_headers=REQUEST_HEADERS,

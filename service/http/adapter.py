@@ -20,7 +20,7 @@ from spikeserve.service.telemetry.record import TIMING_WANTED
 async def answered(request: Request, model: LoadedModel, codec: Codec) -> Response:
     """Have `model` answer a request, whose body `codec` decodes.
 
-    Raises MalformedHeader, what reading the body raises, and what ends an entry.
+    Raises MalformedHeader, the errors of `Body.read`, and those that end an entry.
     """
     services: Services = request.app.state.services
     exchange, batcher, loop = exchange_of(request), services.batcher, asyncio.get_running_loop()
@@ -39,7 +39,7 @@ async def answered(request: Request, model: LoadedModel, codec: Codec) -> Respon
     endpoint = endpoint.plus(Extras(timing=TIMING_WANTED in exchange.headers, milliseconds=milliseconds))
     ids = record.request_id, exchange.trace
     entry = AwaitedEntry(endpoint, *ids, content, exchange.started, asker=exchange, holds=exchange.holds)
-    del content  # which may be long
+    del content  # it may be long
     exchange.is_logged = True  # by the batcher
     leaving = loop.create_task(body.wait_for_disconnect())
     leaving.add_done_callback(lambda _: batcher.end(entry, ClientDisconnect()))

@@ -34,7 +34,7 @@ class PiecesResponse(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         pieces, self.pieces = self.pieces[::-1], []
         while pieces:
-            piece = pieces.pop()  # what was sent is freed
+            piece = pieces.pop()  # a sent piece is freed
             await send({"type": "http.response.body", "body": piece, "more_body": bool(pieces)})
 
 

@@ -117,7 +117,7 @@ class Gate:
 
     def _list(self) -> None:
         self.changes = self.catalog.changes
-        self.metrics.settle()  # what is not counted yet keeps versions that are gone
+        self.metrics.settle()  # uncounted batches keep versions that are gone
         self.heads, self.frames = RepeatCache(), RepeatCache()
         self.endpoints = dict(self._paths())
         for endpoint in self.endpoints.values():
@@ -147,7 +147,7 @@ class Gate:
 
 
 def _plain(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """Return a Content-Type with parameters without them; None where it is none that a route takes."""
+    """Return a Content-Type without its parameters; None if no route takes it."""
     try:
         return media_type(headers, *PREDICT_TYPES)
     except UnsupportedMedia:
@@ -155,5 +155,5 @@ def _plain(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def _is_short(number: bytes | None, digits: int) -> bool:
-    """Whether a number, if there is one, is positive and has at most so many digits."""
+    """Whether a number is missing, or is positive and has at most this number of `digits`."""
     return number is None or (number.isdigit() and len(number) <= digits and int(number) > 0)

@@ -1,7 +1,7 @@
 """The outermost middleware: request id, limits on query and body, log line, metrics, span, 500 for an unexpected error.
 
 When the grace period of a shutdown is over the remaining requests are cancelled; each is answered 503. An answer that
-has begun is cut off where it is: the client did not take the rest in time, which is no error of the server.
+has begun is cut off: the client did not take the rest in time, which is no error of the server.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Exchange:
         self.started = perf_counter()
         self.sender = sender_of(scope)
         self.trace: Trace | None = None
-        self.is_logged = False  # or will be, by the batcher, which answers it
+        self.is_logged = False  # or will be: the batcher logs what it answers
         self.holds = ExitStack()
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.refused, lines = access.admit(scope, self.headers)

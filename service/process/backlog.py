@@ -8,7 +8,7 @@ from spikeserve.service.inference.decoding.memory import MemoryBudget, Reservati
 
 END = b"\r\n\r\n"
 MAX_PART_BYTES = 2**13  # of headers or a chunked body: so short a part has at most 1,366 chunks, of a byte each
-UNFINISHED_ENDS = (b"\r\n\r", b"\r\n", b"\r")  # what may be the beginning of END, the longest first
+UNFINISHED_ENDS = (b"\r\n\r", b"\r\n", b"\r")  # possible beginnings of END, the longest first
 
 # Several times as fast as `bytes.find`, which matters for long chunked bodies.
 _find_end = re.compile(re.escape(END)).search

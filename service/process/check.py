@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def repository_at(path: Path) -> tuple[Path, dict[str, list[int]]]:
-    """Return the repository that a path is, or lies in, or has the model of that name, and the versions that are meant.
+    """Return the repository of a path, and the chosen versions; the path may be a repository, a model or a version.
 
     Raises Misconfigured, and BundleNotFound.
     """
@@ -85,7 +85,7 @@ def repository_at(path: Path) -> tuple[Path, dict[str, list[int]]]:
 
 
 def chosen(settings: Settings, listed: Mapping[str, Sequence[int]]) -> Versions:
-    """Return those of the versions that the setting `versions` selects; raises Misconfigured where there is none."""
+    """Return the versions that the setting `versions` selects; raises Misconfigured if there are none."""
     versions = [(name, each) for name, some in listed.items() for each in chosen_versions(settings.versions, some)]
     if not versions:
         raise Misconfigured(f"versions: no model there has one of {settings.versions}")

@@ -39,10 +39,9 @@ from spikeserve.service.telemetry import logs
 
 USAGE = 2
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
-# Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
-# reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts
-# threads and processes alike, so the fork server, one process in which it verifies a version, and the compiler of
-# kernels are counted as well.
+# Beside the threads that run and load: two for bodies and answers, one that ends a late shutdown, one that reads the
+# fork server's answers, and those of `service.process.server` for files. The limit of processes counts threads too.
+# Three processes count as well: the fork server, its child that verifies a version, and the compiler of kernels.
 OTHER_THREADS = 4 + FILE_THREADS + PAGE_THREADS
 OTHER_PROCESSES = 3
 

@@ -2,18 +2,18 @@
 
 Headers and bodies, what a client sends ahead of its answers and answers that it does not read are limited in bytes and
 time. A refused request gets a JSON error, an id, a log line and a metric of its own (it never reached the application),
-and its connection closes. What the gate admits (`service.http.gate`) does not reach it either: the batcher
-(`service.inference.scheduling.batcher`) answers it. All else the application answers (`service.process.cycle`).
+and its connection closes. The batcher (`service.inference.scheduling.batcher`) answers the requests that the gate
+(`service.http.gate`) admits. The application answers all others (`service.process.cycle`).
 
-`Connection` is an `asyncio.Protocol` on httptools, given to uvicorn by its public `Config(http=…)`. What uvicorn passes
-to such a class, asks of it and lets it use is described nowhere; tests/service/process/test_private_parts.py holds that
-these, and no others, are used and are there:
+`Connection` is an `asyncio.Protocol` on httptools, given to uvicorn by its public `Config(http=…)`. No page of uvicorn
+describes the interface of such a class. tests/service/process/test_private_parts.py checks that this file uses only the
+following parts, and that uvicorn has them:
 
 - `Class`: the arguments `config`, `server_state`, `app_state` and `_loop`, and the method `shutdown`
 - `Config`: the attributes `app` and `timeout_keep_alive`
 - `ServerState`: the attributes `connections`, `default_headers` (the date) and `tasks`
 
-httptools accepts CR LF alone as the end of a line; `service.process.backlog` relies on that, and a test holds it.
+httptools accepts CR LF alone as the end of a line. `service.process.backlog` relies on that; a test checks it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the b
 MAX_BACKLOG_BYTES = 2**16  # not parsed, or not asked for by the application, before reading from the socket pauses
 WORK_PER_TURN = 512  # chunks of a body, and the rest of a part, before other connections have a turn
 WORK_OF_A_PART = 8  # in chunks; a body full of empty lines has a part for each
-IDLE_SECONDS = 0.05  # that a connection stays open at the end, so that what lies in its socket's buffer is answered
+IDLE_SECONDS = 0.05  # a connection stays open at the end, for a request that lies in its socket's buffer
 PROBE_SECONDS = 0.5  # between the probes of a client that has closed its sending half, and may have left
 START_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 STREAM_PATH = re.compile(rb"/models/[^/?]+(/versions/[^/?]+)?/stream(\?.*)?")  # where WebSockets are accepted
@@ -64,8 +64,8 @@ log = structlog.get_logger()
 class ConnectionLimits:
     """How long the headers may take to arrive and an answer may take to be read, in seconds.
 
-    The bytes of answers that are not read yet are reserved in `budget`; `count_refused` is called with the status of
-    each refused request, `lost` with the address and port of each client whose connection has ended.
+    The bytes of unread answers are reserved in `budget`. `count_refused` is called with the status of each refused
+    request, and `lost` with the address and port of each client at the end of its connection.
     """
 
     header_seconds: float
@@ -78,8 +78,8 @@ class ConnectionLimits:
 class Connection(asyncio.Protocol):
     """A connection with `limits`.
 
-    It parses one request at a time: the next one once this one is answered and its client reads the answers. What is
-    received meanwhile stays as bytes in the backlog, so that a request sent ahead costs no more than its bytes.
+    It parses one request at a time: the next one once this one is answered and its client reads the answers. Meanwhile
+    received bytes stay in the backlog, so that a request sent ahead costs no more than its bytes.
     """
 
     limits: ClassVar[ConnectionLimits]
@@ -97,22 +97,22 @@ class Connection(asyncio.Protocol):
         self.loop: asyncio.AbstractEventLoop = _loop or asyncio.get_running_loop()
         self.parser = httptools.HttpRequestParser(self)
         self.backlog = Backlog(self.limits.budget)
-        self.request: HttpEntry | Cycle | None = None  # that is not answered yet
+        self.request: HttpEntry | Cycle | None = None  # the one without an answer
         self.rest: list[bytes] = []  # pieces of its answer that are not written yet, the next one last
-        self.sent: Callable[[], object] | None = None  # what to call once they are
+        self.sent: Callable[[], object] | None = None  # called after the last piece
         # Whether it waits for a turn, closes after the answer, closes soon and ignores what it receives, and whether
         # its client sends no more.
         self.waits_for_turn = self.closes = self.refused = self.at_end = False
         self.url, self.head = b"", b""  # the second is empty where the headers came in more than one piece
         self.headers: list[tuple[bytes, bytes]] = []  # of the request that is not answered yet
         self.in_headers = True  # from the end of a request to the end of the next one's headers
-        # The bytes to come of a body with a Content-Length; those of headers, or of chunk extensions and trailers since
-        # the last byte of a body; and the work of parsing in this turn.
+        # The bytes to come of a body with a Content-Length. Those of headers, or of chunk extensions and trailers since
+        # the last byte of a body. The work of parsing in this turn.
         self.body_left = self.non_body_bytes = self.work = 0
         self.writable = asyncio.Event()  # while the client reads
         self.writable.set()
         self.unread = Reservation(self.limits.budget)  # the bytes of an answer that the client reads slowly
-        self.late: Callable[[], None] | None = None  # what happens at the deadline
+        self.late: Callable[[], None] | None = None  # called at the deadline
         self.deadline, self.timer = 0.0, self.loop.call_at(0.0, self._ring)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
         self.backlog.clear()
         if self.client is not None:
             self.limits.lost(self.client)
-        del self.parser  # which refers to this connection
+        del self.parser  # it refers to this connection
 
     def eof_received(self) -> bool:
         """Answer the complete requests of a client that closes its sending half; return whether there are any."""
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         self.pace()
 
     def pace(self) -> None:
-        """Read on, unless the backlog or what the application has to take is long; the first counts in the budget."""
+        """Read on, unless the backlog or the body is long; a long backlog counts in the budget."""
         is_long = len(self.backlog) > MAX_BACKLOG_BYTES
         if is_long or (self.request is not None and len(self.request.body) > MAX_BACKLOG_BYTES):
             self.transport.pause_reading()
@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
             self.pace()
 
     def _parse(self, *, alone: bool) -> None:
-        """Parse to the end of a request, or what was received of it, and have an entry answered."""
+        """Parse the received bytes, at most to the end of a request, and have a complete entry answered."""
         backlog, self.work = self.backlog, 0
         while backlog.data and not self.refused:
             if self.in_headers and not self.non_body_bytes and self._must_wait():
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
             self.batcher.end(self.request, error)
 
     def _is_idle(self) -> bool:
-        """Return whether the next request may begin, and nothing was received of it."""
+        """Return whether the next request may begin, and no byte of it was received."""
         waits = self.waits_for_turn or self._must_wait()
         return self.in_headers and not (self.non_body_bytes or self.backlog.data or waits)
 
@@ -364,7 +364,7 @@ class Connection(asyncio.Protocol):
             self._ask()
 
     def on_body(self, body: bytes) -> None:
-        """Keep a part of the body, unless the answer is complete without it."""
+        """Keep a part of the body, unless the request has its answer."""
         self.non_body_bytes = 0
         self.work += 1
         self.body_left = max(0, self.body_left - len(body))
@@ -439,7 +439,7 @@ class Connection(asyncio.Protocol):
         return b"".join([b"%s: %s\r\n" % header for header in headers])
 
     def over(self) -> None:
-        """Close after an answer, or go on with what was received meanwhile."""
+        """Close after an answer, or go on with the next request."""
         self.request, self.headers = None, []
         if not self.transport.is_reading():
             self.pace()
@@ -479,7 +479,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def pause_writing(self) -> None:
-        """Limit the time and the bytes of an answer that is written faster than the client reads it."""
+        """Limit the time and the bytes of an answer whose client reads slowly."""
         self.writable.clear()
         if self.late in (None, self._probe):
             self._watch(self.limits.client_seconds, self._drop_answer)
@@ -490,7 +490,7 @@ class Connection(asyncio.Protocol):
             self._drop_answer("too many bytes pending")
 
     def resume_writing(self) -> None:
-        """Release the limits once the client has read enough, and go on; the time is that of the whole answer."""
+        """Release the limit of bytes once the client has read enough, and go on; the limit of time stays."""
         self.writable.set()
         self.unread.resize(0)
         if self.rest:

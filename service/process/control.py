@@ -1,9 +1,9 @@
 """The messages between the supervisor and its workers, and the control that a worker's routes use.
 
 Each worker shares a socket pair with the supervisor, on which either end sends requests and replies as lines of JSON.
-When a client asks a worker for something that concerns the whole server, the worker asks the supervisor, which asks all
-workers and combines their replies; workers do not know each other. Predictions, /models and the repository's index
-are answered by the worker that receives them, from its own state.
+A worker that is asked for the whole server asks the supervisor. The supervisor asks all workers and combines their
+replies; workers do not know each other. The worker that receives a prediction, /models or the repository's index
+answers it from its own state.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Cycle:
         self.connection = connection
         self.is_head = scope["method"] == "HEAD"
         self.expects_continue = (b"expect", b"100-continue") in [(n, v.lower()) for n, v in scope["headers"]]
-        self.body = bytearray()  # what came of it and was not asked for
+        self.body = bytearray()  # the received part that was not asked for
         self.more_body = True
         self.came = asyncio.Event()  # a part of the body, the end of the answer, or the client's leaving
         self.ended = False  # the answer is complete, or the client has left

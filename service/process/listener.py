@@ -1,7 +1,7 @@
 """The socket that a server listens on. Several workers share it, and a connection is for the one that has the fewest.
 
-A client that keeps its connection is served by the worker that accepted it. Without a rule the worker that runs first
-accepts all that wait, and the others idle.
+The worker that accepts a connection serves it to its end. Without a rule the first worker to run accepts all waiting
+connections, and the others idle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from spikeserve.service.errors import Misconfigured
 
 NOT_SERVING = 2**31 - 1  # as the number of a worker's connections
-PATIENCE_SECONDS = 0.002  # for which a connection waits for a worker that has fewer, which may be busy or stuck
+PATIENCE_SECONDS = 0.002  # a connection waits for a worker that has fewer; that one may be busy or stuck
 
 
 def connections_of(workers: int) -> memoryview:
@@ -43,8 +43,8 @@ class Listener(socket.socket):
     """A listening socket that keeps its own backlog.
 
     asyncio has one parameter for two things: the backlog, and how many connections it accepts in a row. A worker that
-    accepts every waiting connection leaves none to the other workers, and one that cannot, at its limit of open files,
-    logs that for each of the row. So asyncio is given 1, and `listen` uses BACKLOG.
+    accepts every waiting connection leaves none to the others. At its limit of open files it logs an error for each of
+    the row. So asyncio is given 1, and `listen` uses BACKLOG.
     """
 
     BACKLOG = 2048  # uvicorn's default

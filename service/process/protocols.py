@@ -1,4 +1,4 @@
-"""The protocols beside HTTP: plugins, each of which is at work where the setting of its port is."""
+"""The protocols beside HTTP: plugins, each of which works if the setting of its port is not 0."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ from spikeserve.service.settings import Settings
 class Running(Protocol):
     """A protocol that listens, and how it ends: `end_streams` while the server drains, again and again, then `stop`.
 
-    It drains until no request is `in_progress`. Where the grace period ends before, `cancel_all` is first, which
-    answers those that are left and returns whether there were any. What came in the last moment has some seconds yet.
+    It drains until no request is `in_progress`. If the grace period ends before, `cancel_all` comes first: it answers
+    the remaining requests, and returns whether there were any. Requests of the last moment have some seconds yet.
     """
 
     @property

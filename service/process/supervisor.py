@@ -2,23 +2,22 @@
 
 The supervisor owns the desired state: which versions of each model are loaded, and which models were unloaded. Changes
 are made one after the other, and each by every worker before the client gets its answer. A worker is forked with the
-desired state, and later changes reach it in order on its one socket, so that it misses none and a replacement serves
-the same models. If a worker does not answer pings, no change is started. If one stops answering during a change, the
-supervisor does not wait for it, and the client's answer names it.
+desired state. Later changes reach it in order on its one socket, so that a replacement serves the same models. If a
+worker does not answer pings, no change is started. If one stops answering during a change, the supervisor does not wait
+for it, and names it in the answer to the client.
 
-The workers share one listening socket rather than one socket each on the same port: a connection that waits to be
-accepted belongs to no worker, so that a worker that is killed loses only the requests it was answering. A replacement
-accepts connections once its models are loaded, so the server stays ready meanwhile. If the supervisor is killed, the
-socket pairs close and the workers drain.
+The workers share one listening socket. A waiting connection belongs to no worker, so a killed worker loses only the
+requests that it was answering. A replacement accepts connections once its models are loaded, so the server stays ready
+meanwhile. If the supervisor is killed, the socket pairs close and the workers drain.
 
-A worker may get a signal from the supervisor and, if it is sent to the whole process group, from outside as well: it
-drains, however often it is signalled. Only the supervisor kills workers, after a second signal or the grace period.
+A worker may get a signal twice: from the supervisor, and from outside if the whole process group gets it. It drains,
+however often it is signalled. Only the supervisor kills workers, after a second signal or the grace period.
 
 Why not uvicorn's own supervisor (`uvicorn.supervisors.multiprocess`, 0.54): it would replace `run`, `_start` and
-`_reap`, 60 lines, but could not tell a restarted worker anything. Its pipes use pickle and carry only pings, which a
-thread answers, so that a stuck event loop seems alive; it waits up to 5 s for one worker before it checks the next; it
-spawns, so that each worker imports everything and scans the repository again; it has no back-off, no end of the grace
-period, no second signal, no exit status of its workers, and reaps no orphans; SIGHUP restarts instead of drains.
+`_reap`, 60 lines, but could not tell a restarted worker anything. Its pipes use pickle and carry only pings. A thread
+answers these, so that a stuck event loop seems alive. It waits up to 5 s for one worker before it checks the next. It
+spawns, so that each worker imports everything and scans the repository again. It has no back-off, no end of the grace
+period, no second signal and no exit status of its workers. It reaps no orphans, and SIGHUP restarts instead of drains.
 """
 
 from __future__ import annotations
@@ -185,7 +184,7 @@ class Supervisor:
                     await self._ask_all(Message(kind="cancel", name=request.name), CHANGING_SECONDS)
                 async with self.changing:
                     return await self._change(request)
-            case "polled" if not self.changing.locked():  # else the next one tells what came of the change
+            case "polled" if not self.changing.locked():  # else the next one tells the result of the change
                 polled = request.versions.items()
                 self.versions |= {name: versions for name, versions in polled if name not in self.unloaded}
         return Message()

@@ -1,9 +1,9 @@
 """Turns: where many requests wait for the event loop, each iteration of it begins few of them.
 
-A request that arrives while its connection is idle begins at once. It waits for a turn in two cases only: it was sent
-ahead of the answer before it, or the iteration of the event loop in which it would begin has already gone on for
-LONG_SECONDS, because hundreds of requests came at once, or some that take long. What arrives later then waits for one
-iteration, and not for all of them.
+A request that arrives while its connection is idle begins at once. It waits for a turn in two cases only. Either it
+was sent ahead of the answer before it, or this iteration of the event loop has already gone on for LONG_SECONDS. That
+happens where hundreds of requests come at once, or some that take long. A later request then waits for one iteration,
+not for all of them.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class TimedSelector(DefaultSelector):
     def is_long(self) -> bool:
         """Whether the event loop, whose thread asks, has worked for LONG_SECONDS in this iteration."""
         if 0 <= perf_counter() - self.began < LONG_SECONDS:
-            return False  # without a call of the system, which the thread's time takes
+            return False  # the thread's time would take a call of the system
         return thread_time() - self.spent > LONG_SECONDS
 
 
 class Turns:
     """A queue of callbacks, of which each iteration of the event loop calls one, or up to `most` while it takes short.
 
-    With one, a thousand connections full of requests that were sent ahead delay others no more than one such does.
+    With one, a thousand connections full of requests that were sent ahead delay others no more than one of them does.
     """
 
     def __init__(self, selector: TimedSelector, most: int = 1) -> None:

@@ -1,20 +1,22 @@
-"""A WebSocket connection: uvicorn's, with bounds on what a client can make it hold and do.
+"""A WebSocket connection: uvicorn's, with bounds on its memory and its work.
 
-uvicorn stops reading after each message until the application has taken it. So a ping behind a message that waits is
-not answered, and a pong there does not count, while one message takes long: either side's keepalive then ends the
-connection. It still parses all that one read from the socket brought, which may be tens of thousands of empty messages,
-fragments or pings; it answers pings without regard to whether the client reads the answers; and it waits without end
-for a client that reads nothing. `WebSocketConnection` parses a few frames in each turn, reads ahead of the application
-so that pings are answered, and reads nothing from a client that does not read.
+uvicorn stops reading after each message until the application has taken it. While one message takes long, it answers no
+ping and counts no pong behind a message that waits: either side's keepalive then ends the connection. It parses at once
+all that one read of the socket brought: tens of thousands of empty messages, fragments or pings. It answers pings even
+if the client does not read the answers, and it waits without end for a client that reads nothing.
 
-The library reports nothing of a request to open one that it cannot parse, and such a connection would stay open,
-unanswered. So what such a request has to be is checked before.
+`WebSocketConnection` parses a few frames in each turn. It reads ahead of the application so that pings are answered,
+and reads nothing from a client that does not read.
 
-Like `service.process.connections`, this file uses private parts of uvicorn, which pyproject.toml bounds and
-tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `close_sent`, `conn`,
-`curr_msg_data_type`, `frames`, `handshake_complete`, `handshake_initiated`, `logger`, `loop`, `ping_timeout`,
-`pong_timer`, `queue`, `transport` and `writable`, the method `handle_parser_exception`, and those that are overridden
-below.
+The library reports nothing of an opening request that it cannot parse; such a connection would stay open, unanswered.
+So this file checks the request before.
+
+Like `service.process.connections`, this file uses private parts of uvicorn. pyproject.toml bounds its version, and
+tests/service/process/test_private_parts.py checks the parts:
+
+- `WebSocketsSansIOProtocol`: the attributes `close_sent`, `conn`, `curr_msg_data_type`, `frames`, `handshake_complete`,
+  `handshake_initiated`, `logger`, `loop`, `ping_timeout`, `pong_timer`, `queue`, `transport` and `writable`, the method
+  `handle_parser_exception`, and the methods that are overridden below
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def frame_bytes(data: bytes, at: int) -> int:
 
 
 def _text_head(size: int) -> bytes:
-    """Return the head of the frame of a text of so many bytes, from a server."""
+    """Return the head of a server's frame with a text of this size, in bytes."""
     if size < 126:
         return bytes((0x81, size))
     return b"\x81\x7e" + size.to_bytes(2) if size < 2**16 else b"\x81\x7f" + size.to_bytes(8)
@@ -68,7 +70,7 @@ def _text_head(size: int) -> bytes:
 
 MAX_HEADERS, MAX_LINE_BYTES = 128, 8190  # of the library, which also counts a line's end
 KEY_BYTES = 16
-BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")  # of so many
+BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")  # of KEY_BYTES
 TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 VERSION, KEY = b"sec-websocket-version", b"sec-websocket-key"
 
@@ -97,7 +99,7 @@ def _listed(values: Sequence[bytes]) -> str:
 
 
 MAX_MESSAGE_BYTES = 2**26  # of one message; the longest are states that clients bring
-UNCOUNTED_BYTES = 2**16  # that a connection holds of what its client sent; more count in the memory budget
+UNCOUNTED_BYTES = 2**16  # of a client that its connection holds; more count in the memory budget
 MAX_FRAGMENTS = 256  # of one message
 AHEAD_BYTES = 2**18  # of messages that wait for the application, beyond which no more are parsed
 AHEAD_MESSAGES = 256  # the same
@@ -111,8 +113,8 @@ quiet.setLevel(logging.WARNING)
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket connection, which holds one message or some short ones, and one read from the socket.
 
-    Its client may take `client_seconds` to read. Whatever is held of what the client sent counts in `budget`, from the
-    socket until the application asks for the message after it.
+    Its client may take `client_seconds` to read. The bytes of a message count in `budget`, from the socket until the
+    application asks for the next one.
     """
 
     client_seconds: ClassVar[float]
@@ -199,7 +201,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         """Send a message; a handshake that was refused is complete, which uvicorn leaves out and then complains of.
 
-        What has come is parsed once the connection is accepted, and once it closes, up to the client's own close.
+        Received bytes are parsed once the connection is accepted, and once it closes, up to the client's own close.
         """
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
@@ -253,7 +255,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """Do nothing: `_feed` writes the answers to all pings at once."""
 
     def keepalive_timeout(self) -> None:
-        """End a connection whose client has not answered a ping, unless the answer may lie in what is not parsed."""
+        """End a connection whose client has not answered a ping, unless bytes wait to be parsed."""
         if self._has_part() or self._is_ahead() or not self.writable.is_set():
             self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
         else:
@@ -272,7 +274,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._go_on()
 
     def _feed(self) -> None:
-        """Take a few frames of what was received, and wait for a turn if there are more."""
+        """Take a few of the received frames, and wait for a turn if there are more."""
         if self._may_parse():
             if not self.handshake_initiated:
                 head, self.start = self.backlog[self.start :], len(self.backlog)
@@ -295,9 +297,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         return self.start < len(self.backlog) and (self.left > 0 or frame_bytes(self.backlog, self.start) > 0)
 
     def _take_frame(self, size: int, *, at_once: bool) -> None:
-        """Take a message that is one frame, as most are, or else have the parser read a frame or what has come of it.
+        """Take a message that is one frame, as most are; have the parser read any other frame, or a part of it.
 
-        The parser of the library takes most of the time of a short message for objects that say nothing of it.
+        The library's parser makes objects that nothing here needs, which takes most of the time of a short message.
         """
         data, at = self.backlog, self.start
         self.start = end = min(at + size, len(data))
@@ -330,7 +332,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def _pace(self) -> None:
         """Read on, unless something waits to be parsed or the client does not read; and count what is held."""
         waits = self._has_part()
-        if not waits:  # what is left is the beginning of a header, and should not hold all that came with it
+        if not waits:  # the rest begins a header, and should not hold the bytes before it
             self.backlog, self.start = self.backlog[self.start :], 0
         if waits or not self.writable.is_set():
             self.transport.pause_reading()
@@ -341,7 +343,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def _may_parse(self) -> bool:
         """Return whether few messages wait, the client reads, and no handshake waits for its answer.
 
-        A frame that came before that answer would be an error to the parser, which uvicorn does not expect there.
+        Before that answer, the parser would take a frame for an error, which uvicorn does not expect there.
         """
         in_handshake = self.handshake_initiated and not self.handshake_complete
         return not (self._is_ahead() or in_handshake or self.transport.is_closing()) and self.writable.is_set()
@@ -351,7 +353,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         return not self.close_sent and (self.ahead >= AHEAD_BYTES or len(self.waiting) >= AHEAD_MESSAGES)
 
     def _count(self) -> None:
-        """Count what is held of what the client sent in the memory budget, where it is much."""
+        """Count the client's bytes in the memory budget, if they are many."""
         size = len(self.backlog) + self.begun + sum(map(len, self.frames)) + self.ahead + self.taken
         try:
             self.reserved.resize(size, UNCOUNTED_BYTES)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 class Content(NamedTuple):
     """An answer: its body, of which a long one has `more` pieces, and over HTTP the lines of its headers.
 
-    `headers` say what the body is; `lines` are others.
+    `headers` describe the body; `lines` are the other headers.
     """
 
     body: bytes
@@ -35,7 +35,7 @@ class Results:
     computed: dict[Callable[[RunResult, Spec], Any], Any] = field(default_factory=dict)
 
     def once(self, function: Callable[[RunResult, Spec], T]) -> T:
-        """Call a function with the result, unless an answer before has."""
+        """Return a function of the result, which is computed for the first answer only."""
         value: T | None = self.computed.get(function)
         if value is None:
             value = self.computed[function] = function(self.result, self.spec)

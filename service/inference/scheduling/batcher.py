@@ -1,9 +1,9 @@
 """The batcher: entries that came in one iteration of the event loop are read, run and answered together.
 
-A batch of sixteen costs a small network a tenth for each sample of what one alone costs, and code that runs for many
-requests in a row stays in the processor's caches. Nothing waits for what is not there yet: an entry that came alone is
-answered at once, and any other at the end of its iteration. What is expected to take long, or has to be decoded alone,
-waits for a thread (`service.inference.scheduling.scheduler`).
+In a batch of sixteen, a sample costs a small network a tenth of the time that it costs alone. Code that runs for many
+requests in a row also stays in the processor's caches. No entry waits for a later one: one that came alone is answered
+at once, any other at the end of its iteration. An entry waits for a thread (`service.inference.scheduling.scheduler`)
+if it may take long, or its body has to be decoded alone.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from spikeserve.service.telemetry.metrics import Metrics
 from spikeserve.service.telemetry.record import Times
 from spikeserve.service.telemetry.tracing import Tracing
 
-MAX_REQUESTS = 64  # that are answered in one iteration of the event loop
+MAX_REQUESTS = 64  # answered in one iteration of the event loop
 DECODE_SECONDS = 0.01  # for which bodies of frames that are not known are decoded in one; each takes up to 0.3 ms
 
 Matched: TypeAlias = tuple[Entry, Match]
 
 
 class Batcher:
-    """Collects entries, and has each answered. Only the event loop uses it.
+    """Collects entries, and has each answered, on the event loop.
 
     At most `max_queue` wait for a version; others are refused at once.
     """
@@ -92,7 +92,7 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self.answer_all)
 
     def _is_refused(self, entry: Entry) -> bool:
-        """Refuse an entry if as many as may wait for its version, and return whether that is so."""
+        """Refuse an entry if the queue of its version is full; return whether it was."""
         model, limit = entry.endpoint.model, self.settings.max_queue
         depth = self.scheduler.queue(model).depth
         if len(self.waiting) + depth < limit:
@@ -107,7 +107,7 @@ class Batcher:
     def answer_all(self) -> None:
         """Answer entries that wait, in few batches.
 
-        What exceeds MAX_REQUESTS, or DECODE_SECONDS, waits for the next iteration.
+        Entries beyond MAX_REQUESTS, or DECODE_SECONDS, wait for the next iteration.
         """
         waiting, self.waiting = self.waiting[:MAX_REQUESTS], self.waiting[MAX_REQUESTS:]
         self.is_due, began = False, perf_counter()
@@ -150,7 +150,7 @@ class Batcher:
     def _read(self, group: Group, members: Sequence[Matched], iteration: float) -> None:
         """Read the entries of a group into rows, and run these whenever a batch is full.
 
-        What is left ITERATION_SECONDS after `iteration` waits for the next one.
+        ITERATION_SECONDS after `iteration`, the rest waits for the next one.
         """
         reader, room = group.reader, group.model.room(group.options.time_steps)
         most = room or len(reader.rows)
@@ -229,11 +229,11 @@ class Batcher:
             return
         hold.release()
         self.finish.refuse(entry, cast("Exception", error))
-        clear_frames(error.__traceback__)  # which hold the job, and it the error: a cycle, with the body in it
+        clear_frames(error.__traceback__)  # its frames hold the job, which holds the error
 
 
 def _short(entry: Entry, now: float) -> bytes | None:
-    """Return the body, decompressed; None where it is long, or only the decoder says what is wrong with it.
+    """Return the body, decompressed; None where it is long, or cannot be decompressed.
 
     Raises DeadlineExceeded if the entry's time is over.
     """

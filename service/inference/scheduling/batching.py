@@ -49,7 +49,7 @@ class Policy:
         return max(1, int(min(self.max_batch, self.run_seconds / expected)))
 
     def max_states(self, state_bytes: int) -> int:
-        """Return how many sessions with states of so many bytes may share a run, at least one."""
+        """Return how many sessions may share a run, at least one; each has a state of `state_bytes`."""
         return max(1, int(min(self.max_batch, self.joined_bytes / state_bytes)))
 
 

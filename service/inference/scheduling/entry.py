@@ -68,7 +68,7 @@ class Entry:
 
 
 class Asker(Protocol):
-    """Who awaits the answer of an entry: a request to the application, or a call of gRPC."""
+    """A task that awaits the answer of an entry: of a request to the application, or of a call of gRPC."""
 
     @property
     def sender(self) -> Sender:
@@ -80,7 +80,7 @@ class Asker(Protocol):
 
 @dataclass(eq=False, kw_only=True)
 class AwaitedEntry(Entry):
-    """An entry whose answer its `asker` awaits; `holds` gives back what is held until that is sent."""
+    """An entry whose answer its `asker` awaits; `holds` is closed once that is sent."""
 
     asker: Asker
     holds: ExitStack

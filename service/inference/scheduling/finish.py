@@ -30,7 +30,7 @@ class Member(NamedTuple):
 
 
 class Finish:
-    """Ends entries. Only the event loop uses it."""
+    """Ends entries, on the event loop."""
 
     def __init__(self, metrics: Metrics, tracing: Tracing | None) -> None:
         self.metrics = metrics

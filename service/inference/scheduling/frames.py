@@ -1,8 +1,8 @@
 """Frames: the bytes that short bodies have in common, around their numbers.
 
-A *frame* is what is left of a body without its numbers. The protocol's decoder reads a body whose frame is not known.
-A frame that comes again is known by its bytes, if a kernel (`service.inference.decoding.rows`) reads the same from that
-body, and from then on the kernel alone reads the numbers.
+A *frame* is the rest of a body without its numbers. The protocol's decoder reads a body whose frame is not known. When
+a frame comes again, a kernel (`service.inference.decoding.rows`) reads that body too. If both read the same, the frame
+is remembered by its bytes, and from then on the kernel alone reads the numbers.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Extras(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What requests have in common that run as one batch; the seed is 0 where the coding draws nothing."""
+    """The model, reader and options of requests that run as one batch; the seed is 0 unless the coding draws."""
 
     model: LoadedModel
     reader: Reader
@@ -138,7 +138,7 @@ Key: TypeAlias = tuple[LoadedModel, type, bytes, bytes, int]
 Frames: TypeAlias = RepeatCache[Key, Frame]
 
 
-# The frame of a body, and the bytes that have its numbers: the body's own, or those that a decoder made of it.
+# The frame of a body, and the bytes of its numbers: the body itself, or float32 of a decoder.
 Match: TypeAlias = tuple[Frame, bytes, Span]  # made for every request, which a tuple with names would make dearer
 
 
@@ -172,7 +172,7 @@ class Endpoint:
         raise NotImplementedError
 
     def find(self, body: bytes) -> Match | Query | None:
-        """Find the frame of a body and where its numbers are, or decode it; None where that may take long.
+        """Find the frame and the numbers of a body, or decode it; return None if that may take long.
 
         Raises what the codec raises.
         """
@@ -180,7 +180,7 @@ class Endpoint:
 
 
 class BatchedEndpoint(Endpoint):
-    """One whose requests run in batches where that is possible; endpoints share their `frames`."""
+    """An endpoint whose requests can run in batches; all endpoints share their `frames`."""
 
     is_v2 = False
     is_read = True  # whether a kernel reads any bodies
@@ -188,7 +188,7 @@ class BatchedEndpoint(Endpoint):
     def __init__(self, route: str, model: LoadedModel, frames: Frames) -> None:
         super().__init__(route, model)
         self.frames = frames
-        self.brackets = {1 if self.is_v2 else 2, 1 + len(model.spec.input.shape)}  # that an array may begin with
+        self.brackets = {1 if self.is_v2 else 2, 1 + len(model.spec.input.shape)}  # at the beginning of an array
 
     def span(self, body: bytes) -> Span | None:
         """Find where the numbers of a body should be, or None where it has none."""
@@ -199,7 +199,7 @@ class BatchedEndpoint(Endpoint):
         raise NotImplementedError
 
     def find(self, body: bytes) -> Match | Query | None:
-        """Find the frame of a body and where its numbers are, or decode it; None where that may take long."""
+        """Find the frame and the numbers of a body, or decode it; return None if that may take long."""
         span = self.span(body) if self.is_read else None
         start, stop, brackets = span or (0, 0, 0)
         key = self.model, type(self), body[:start], body[stop:], brackets
@@ -224,7 +224,7 @@ class BatchedEndpoint(Endpoint):
         while body[first : first + 1] == b"[" and first - start <= MAX_BRACKETS:
             first += 1
         brackets = first - start
-        find = body.find if brackets == 1 else body.rfind  # which is quick for one byte, or at the end
+        find = body.find if brackets == 1 else body.rfind  # quick for one byte, or at the end
         stop = find(b"]" * brackets, first)
         return Span(start, stop + brackets, brackets) if min(start, stop) >= 0 and brackets in self.brackets else None
 

@@ -1,4 +1,4 @@
-"""The stages of a job: queued as a body, then decoded to a query, which runs in shards where one run cannot hold it."""
+"""The stages of a job: first a body in a queue, then a query, which one run or several shards answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is known of a request at every stage: its model, who waits for the answer, and since when.
+    """A request at any stage: its model, its sender, the future of its answer, and its times.
 
     `holds` gives back what is held for it, in queues, bytes and runs, once it is over.
     """
@@ -79,7 +79,7 @@ class Job:
 
 
 class Terms(NamedTuple):
-    """What samples have in common that may share a run; those of which more is returned than counts share none."""
+    """The model and options of samples that may share a run. Samples of which rasters are returned share none."""
 
     model: LoadedModel
     options: RunOptions  # but for the seed
@@ -87,7 +87,7 @@ class Terms(NamedTuple):
 
     @property
     def record(self) -> Record:
-        """What the engine must record."""
+        """The records that the engine must make."""
         record = Record.NONE
         for each in self.options.returned & RECORDED.keys():
             record |= RECORDED[each]
@@ -146,7 +146,7 @@ class Work:
         return Shard(self, self.started, min(self.samples, self.started + most))
 
     def inputs(self, start: int, stop: int) -> Inputs:
-        """Encode the samples from `start` to `stop`, and record when the first were. Raises InvalidInput."""
+        """Encode the samples from `start` to `stop`, and note the times of the first. Raises InvalidInput."""
         samples, options = self.query.samples, self.query.options
         spec, times = self.terms.model.spec, self.job.times
         began = perf_counter()
@@ -156,14 +156,14 @@ class Work:
             try:
                 own = encode(own, spec, options.time_steps, options.seed, first)
             except InvalidInput:
-                normalise(np.asarray(samples), spec.input)  # which counts the samples from the first of all
+                normalise(np.asarray(samples), spec.input)  # its sentence counts the samples from the first of all
                 raise
         if not times.encode_ended:  # of the first run: the others encode after it has begun
             times.encode_began, times.encode_ended = began, perf_counter()
         return own
 
     def outcome(self, results: Results, own: slice, after: State | None) -> Answer | Part:
-        """Render the answer for the samples `own` of a run, unless it is long or other runs have parts of it."""
+        """Render the answer for the samples `own` of a run; return a part if it is long or not complete."""
         samples = own.stop - own.start
         short = self.query.render is not None and self.query.answer_bytes <= SHORT_BYTES
         if short and samples == self.samples:
@@ -205,7 +205,7 @@ class Shard(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What some of a job's samples gave, or all of them; the state after it is that of a job of one sample."""
+    """The result of some samples of a job, or of all; a job of one sample has a state after it."""
 
     result: RunResult
     after: State | None

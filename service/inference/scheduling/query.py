@@ -1,4 +1,4 @@
-"""A query: a decoded request, the same for both protocols, with its sender, and the codec that decodes it."""
+"""A query: a decoded request of either protocol, its sender, and the codec that decodes it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AnswerField(StrEnum):
 
 
 class RunOptions(NamedTuple):
-    """How samples run: for how many steps, the seed of `rate` coding, a rule to end early, and what is returned."""
+    """The options of a run: its steps, the seed of `rate` coding, a rule to end early, and the returned fields."""
 
     time_steps: int
     seed: int = 0
@@ -52,9 +52,9 @@ RECORDED = {AnswerField.RASTER: Record.RASTER, AnswerField.MEMBRANE: Record.MEMB
 
 @dataclass(frozen=True)
 class InSequence:
-    """The sequence that a request belongs to, and whether it is the first or last of it.
+    """The sequence of a request, which may be its first or last one.
 
-    A first one begins at `state`, where None is rest. `tells_state`: whether the answer holds the state after it.
+    A first one begins at `state`, where None is rest. With `tells_state`, the answer holds the state after the request.
     """
 
     id: int | str
@@ -65,7 +65,7 @@ class InSequence:
 
     @property
     def shown(self) -> str:
-        """The id as a sentence shows it."""
+        """The id, for a sentence."""
         return shown(self.id)
 
 
@@ -120,5 +120,5 @@ class RunFields(Strict):
     )
 
     def options(self, time_steps: int, returned: Iterable[AnswerField] = ()) -> RunOptions:
-        """Return the options of a run of so many steps."""
+        """Return the options of a run with this number of steps."""
         return RunOptions(time_steps, self.seed, self.stop, frozenset(returned))

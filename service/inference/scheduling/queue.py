@@ -1,4 +1,4 @@
-"""The queue of one version of a model: the jobs that wait, and which of them the next run takes."""
+"""The queue of one version of a model: the jobs that wait, and the choice of those for the next run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Price(IntEnum):
 class Queue:
     """The work that waits for a run, by price and oldest first, and the runs in progress.
 
-    Only the event loop touches it.
+    It is used on the event loop only.
     """
 
     def __init__(self, policy: Policy, cost: Cost, limit: int) -> None:

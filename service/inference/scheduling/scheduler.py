@@ -1,17 +1,16 @@
 """The scheduler: when, on which thread and in which batch each request runs.
 
-Requests that do not run on the event loop (`service.inference.scheduling.batcher`) wait in the bounded queue of their
-model's version for the worker threads, by the policy of the engine (`service.inference.scheduling.batching`). A job
-whose client has left or whose deadline has passed leaves its queue at once, and a run is stopped once all its jobs are
-over.
+The batcher (`service.inference.scheduling.batcher`) runs short requests on the event loop. Others wait for a worker
+thread, in the bounded queue of their version; the policy of the engine (`service.inference.scheduling.batching`) makes
+batches of them. A job leaves its queue at once if its client has left or its deadline has passed. A run is stopped once
+all its jobs are over.
 
-A job is SHORT or LONG by its price (`service.inference.scheduling.queue`). When a thread is free, a short job goes
-first, but after SHORT_TURNS of them a long one that waits has a turn; within a class the models are scheduled
-round-robin. Long jobs run in shards that are expected to take as long as a run may. So a short job waits for a shard,
-and never for a long job's end, and a long one is never starved.
+A job is SHORT or LONG by its price (`service.inference.scheduling.queue`). A free thread takes a short job first, but
+after SHORT_TURNS of them a long one; within a class the models are scheduled round-robin. Long jobs run in shards, each
+as long as a run may be. So a short job waits for a shard, never for a long job's end, and a long one is never starved.
 
-Long bodies are decoded, and long answers rendered, on threads of their own, one for each class: Python runs on one
-thread at a time anyway, and the worker threads are free for the engines, which run without the interpreter.
+Long bodies are decoded, and long answers rendered, on two threads of their own, one for each class. Python runs on one
+thread at a time anyway. The worker threads stay free for the engines, which run without the interpreter.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ class Scheduler:
             raise queue_full(model.name, queue.depth)
 
     async def run_window(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Part:
-        """Run a session's next steps from `state` on, where None is rest; return the result, and the state after it.
+        """Run the next steps of a session from `state`, where None is rest; return the result and the next state.
 
         They wait in the model's queue, whose depth does not count them, since the number of sessions is limited. Raises
         InvalidInput, DeadlineExceeded and ShuttingDown.
@@ -122,7 +121,7 @@ class Scheduler:
         return ran
 
     def admit(self, stage: RawJob | Work) -> None:
-        """Admit a job, decoded or not; once it is over, it is counted, and what is held for it is given back.
+        """Admit a job, decoded or not. Once it is over, it is counted, and its `holds` are closed.
 
         Raises Overloaded, UnsupportedMedia, and InvalidRequest for a sequence that is not open.
         """
@@ -145,7 +144,7 @@ class Scheduler:
         job.holds.close()
         if not answer.cancelled() and answer.exception() is None:
             self.metrics.models.count_answer(job.model, answer.result().record)
-        self._dispatch()  # what waited for a run that nobody waits for
+        self._dispatch()  # a run that nobody waits for may have ended
 
     def _enter(self, decoded: Work) -> None:
         """Let a decoded job wait for its run, or for the jobs of its sequence that came before."""
@@ -285,7 +284,7 @@ def _error(work: Future[Any]) -> Exception | None:
 
 
 def _result(job: Job, work: Future[T]) -> T | None:
-    """Return the result of a part of a job's work, or None if the job is over; an error of the work ends it."""
+    """Return the result of a part of a job's work, or None if the job is over; an error ends the job."""
     error = _error(work)
     if error is not None:
         job.fail(error)
