@@ -75,7 +75,7 @@ def bearer_key(value: bytes) -> bytes | None:
 
 
 def new_key() -> tuple[str, str]:
-    """Return a new key of 256 random bits, and its digest as the settings take it."""
+    """Return a new key of 256 random bits, and its digest for the settings."""
     key = secrets.token_urlsafe(32)
     return key, f"sha256:{sha256(key.encode()).hexdigest()}"
 

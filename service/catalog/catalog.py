@@ -101,7 +101,7 @@ class Version:
         return f"{of} is still loading, for {self.loading_seconds or 0:.0f} s"
 
     def status(self) -> VersionStatus:
-        """Return it as GET /models shows it."""
+        """Return the status for GET /models."""
         status: VersionStatus = {"version": self.version, "state": self.state}
         if self.engine is not None:
             status["engine"] = self.engine

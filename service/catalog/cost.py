@@ -1,9 +1,9 @@
 """The cost of a run: one that is expected to be short runs on the event loop itself.
 
-To hand a request to another thread and back takes longer than most networks take to answer: 80 µs on an idle machine,
-and many times that when threads wait for the interpreter. What a run is expected to take is measured when the version
-loads, and from then on by real runs, so that what a busy machine made of it is soon forgotten. Inputs may make a run
-longer than that: on the event loop it is stopped at `Cost.most_operations`, and begins again on a thread.
+Most networks answer in less time than a request takes to another thread and back: 80 µs on an idle machine, and many
+times that when threads wait for the interpreter. The expected time is measured when the version loads, and from then on
+by real runs. So a measurement on a busy machine is soon forgotten. Some inputs make a run longer: on the event loop it
+is stopped at `Cost.most_operations`, and begins again on a thread.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from spikeserve.models.engines.base import Engine
 
 LOOP_SECONDS = 1e-3  # the most that one sample is expected to take on the event loop
 ITERATION_SECONDS = 5e-3  # the most that a batch is expected to take there, and after which no other begins
-MORE_OPERATIONS = 2**24  # that a batch may have there beside twice as many as are expected, in some 1 to 3 ms
-WINDOW_OPERATIONS = 2**23  # that a window has there if all neurons fire; its state is lost if it is stopped
-WEIGHT = 1 / 8  # of the newest run in what is expected
+MORE_OPERATIONS = 2**24  # of a batch there, beside twice the expected ones; they take some 1 to 3 ms
+WINDOW_OPERATIONS = 2**23  # of a window there if all neurons fire; to stop it would lose its state
+WEIGHT = 1 / 8  # of the newest run in the expected seconds
 RUNS = 5  # how often it is measured; the fastest counts, since other models may be loading at the same time
 
 
@@ -28,7 +28,7 @@ class Cost:
     """The seconds and the synaptic operations that a step of a sample is expected to take."""
 
     seconds: float
-    operations: float = 0.0  # which are not known before the first run
+    operations: float = 0.0  # unknown before the first run
 
     def expected(self, samples: int, time_steps: int) -> float:
         """Return the seconds that a run of that size is expected to take."""
@@ -44,7 +44,7 @@ class Cost:
         return MORE_OPERATIONS + int(2 * samples * time_steps * self.operations)
 
     def may_run_windows(self, dense: tuple[int, int], time_steps: int) -> bool:
-        """Return whether the event loop may run windows of so many steps, of a model with these `dense` operations."""
+        """Return whether the event loop may run windows of `time_steps` of a model with these `dense` operations."""
         operations = dense[0] + time_steps * dense[1]
         return operations <= WINDOW_OPERATIONS and self.expected(1, time_steps) <= LOOP_SECONDS
 

@@ -31,7 +31,7 @@ def verified(name: str, version: int, settings: Mapping[str, Any], engines: Sequ
     return verify(name, version, Settings(**settings), engines).model_dump(mode="json")
 
 
-_servers: dict[str, ForkServer] = {}  # one process may hold several apps, as tests do
+_servers: dict[str, ForkServer] = {}  # one process may hold several apps, such as that of the tests
 
 
 class LoadProcesses:

@@ -23,7 +23,7 @@ from spikeserve.service.catalog.engine_choice import engine_for
 from spikeserve.service.catalog.limits import ModelLimits
 from spikeserve.service.settings import Settings
 
-SESSION_BYTES = 2**13  # that a session takes beside the arrays of its state
+SESSION_BYTES = 2**13  # of a session beside the arrays of its state
 
 
 class Verification(BaseModel):

@@ -155,7 +155,7 @@ class Loader:
         await self.loads_over()
 
     def _begin(self, name: str, load: Callable[..., Awaitable[None]], *arguments: object) -> Task[None]:
-        """Begin a load of a model as a task, so that it can be cancelled, after those of the model before it."""
+        """Begin a load of a model, after its earlier ones, as a task that can be cancelled."""
 
         async def in_turn() -> None:
             async with self.locks[name]:

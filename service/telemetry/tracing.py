@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from spikeserve.service.telemetry.sampling import TraceIds
 
-ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"  # which the SDK reads
+ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"  # the SDK reads it
 EXPORT_SECONDS = 5  # how long one batch of spans may take to be sent
 SERVER_ERROR = 500  # and above
 LABELS = ("model", "version", "windows", "events", "late", "steps", "ended")  # of a request's record
@@ -35,7 +35,7 @@ LABELS = ("model", "version", "windows", "events", "late", "steps", "ended")  # 
 
 @dataclass(frozen=True)
 class Tracing:
-    """The tracer, and what chooses its traces."""
+    """The tracer, and the choice of its traces."""
 
     provider: TracerProvider
     tracer: Tracer

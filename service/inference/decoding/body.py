@@ -45,7 +45,7 @@ class Body:
         self.limits = limits
         self.arrived = 0
         self.complete = self.length == 0
-        self.streamed = False  # it is answered while it comes
+        self.streamed = False  # its answer begins before its end
         self.refused = False  # it exceeded a limit: the rest of it is not read
         self._receive = receive
         self._expects = b"expect" in headers
@@ -161,9 +161,9 @@ class Body:
 
 
 def late_body(arrived: int, seconds: float, *, expired: bool) -> DeadlineExceeded | BodyTooSlow:
-    """Return the error of a body of which so many bytes came in time: the request's, if that is `expired`, or its own.
+    """Return the error of a body of which only `arrived` bytes came in time.
 
-    Its own is `seconds`.
+    The request's time is `expired`, or else the body's own `seconds` are.
     """
     got, expected = f"the body had {arrived} bytes", "expected all of it by then"
     if expired:

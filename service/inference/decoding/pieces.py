@@ -91,7 +91,7 @@ class Interpreter:
 Pieces: TypeAlias = list[bytes]
 
 SHORT_BYTES = 2**16  # the size of an answer that is made at once, on the event loop
-PIECE_BYTES = 2**16  # a piece is sent once it has so many
+PIECE_BYTES = 2**16  # the size from which on a piece is sent
 PIECE_VALUES = 2**12  # numbers that one call turns into JSON, in some 0.2 ms
 
 

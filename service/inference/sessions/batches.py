@@ -1,6 +1,6 @@
 """Windows that are closed in one iteration of the event loop, of any sessions, run as one call at its end.
 
-Those of one session run one after the other in it. Where one file alone was ready, they run at once.
+In a call, windows of one session run in order. If only one file was ready, they run at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_NUMBERS = 2**13  # in the lines of these
 
 
 class Results(NamedTuple):
-    """What windows of one session gave, one for each.
+    """The results of windows of one session.
 
     A row has a window's output spikes (classes,) and its operations; since rest, the class and what that is read from;
     and as text its output spikes and all since rest. `state` is that after the last.
@@ -44,14 +44,14 @@ Waiting: TypeAlias = tuple["Session", Sequence[Any], State, Any]
 
 
 class Batches:
-    """Runs the windows of all sessions. Only the event loop uses it."""
+    """Runs the windows of all sessions, on the event loop."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.waiting: dict[tuple[LoadedModel, int, object], list[Waiting]] = {}  # by what one run has in common
+        self.waiting: dict[tuple[LoadedModel, int, object], list[Waiting]] = {}  # by equal terms
 
     def most(self, model: LoadedModel, steps: int) -> int:
-        """Return how many windows of so many steps `run` may be given at once."""
+        """Return the most windows of `steps` steps that `run` may get at once."""
         if not self._is_small(model, steps):
             return 1
         return max(1, min(MAX_WINDOWS, MAX_NUMBERS // model.network.spec.classes, self._room(model, steps)))
@@ -132,7 +132,7 @@ def _inputs(sessions: Sequence[Waiting]) -> Inputs:
 
 
 def _results(result: RunResult, fired: Counts, states: Sequence[Any], windows: Sequence[int]) -> Iterator[Results]:
-    """Yield the results of each session, of a run of so many windows of each."""
+    """Yield the results of each session, from a run of this number of `windows` of each."""
     numbers = [each.tolist() for each in (result.synaptic_operations, result.class_index, result.readout)]
     texts = [to_json(each.tolist())[2:-2].split(b"],[") for each in (fired, result.spike_counts)]
     rows, end = list(zip(fired, *numbers, *texts, strict=True)), 0

@@ -1,4 +1,4 @@
-"""What a stream's client says, and what it hears: JSON objects with a `type`, and event records or values as bytes."""
+"""The messages of a stream and its client: JSON objects with a `type`, and event records or values as bytes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Reading(StrEnum):
 
 
 class StreamOptions(Strict):
-    """What a client may choose for its stream."""
+    """The options of a stream."""
 
     step_us: Annotated[int, Field(ge=1, le=MAX_STEP_US, strict=False)] | None = Field(
         default=None, description="Microseconds of a time step; only for a model of events whose input does not say it."

@@ -1,4 +1,4 @@
-"""A session: one network that goes on from window to window, and what is read from it at the end of each."""
+"""A session: one network that goes on from window to window, and its answer at the end of each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SessionState(NamedTuple):
 
     @classmethod
     def begin(cls, classes: int, state: State | None = None) -> SessionState:
-        """Begin with no window behind it."""
+        """Begin before the first window."""
         return cls(state, 0, None, np.zeros(classes))
 
 
@@ -117,7 +117,7 @@ class Session:
         return lines
 
     def _scores(self, first: int, scores: list[float]) -> bytes:
-        """Return the class of a window, and what it is read from, as members of its line."""
+        """Return the class of a window and its scores, as members of its line."""
         members = b',"scores":' + to_json(scores, inf_nan_mode="null") if self.tells_scores else b""
         if self.labels:
             members += self.labels[first]

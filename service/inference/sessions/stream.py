@@ -32,7 +32,7 @@ Send: TypeAlias = Callable[[Sequence[bytes]], Awaitable[None]]  # of lines of JS
 
 SHORT = 2**15  # bytes or characters of one that is answered at once: fewer events than are sorted at once
 LONG_TEXT = 2**16  # characters; a longer message is read on a codec thread, since it takes several times its bytes
-SLICE_EVENTS = 2**13  # that are sorted into windows at once
+SLICE_EVENTS = 2**13  # sorted into windows at once
 LONG_WAIT = 0.02  # seconds; a client that is ahead of its rate by less is not slowed down
 
 
@@ -58,8 +58,8 @@ class Stream:
             socket.take = self.take
         self.arrived = 0.0  # when the last short message came
         self.running: Sequence[Window | ValueWindow] = ()  # the windows that it closed, until they are answered
-        self.left: Sequence[Window | ValueWindow] = ()  # those of them that the task is to answer
-        self.error: Exception | None = None  # which the task is to raise
+        self.left: Sequence[Window | ValueWindow] = ()  # those that the task will answer
+        self.error: Exception | None = None  # the task will raise it
         self.begun = False  # whether any message has come
         windows = self.session.windows
         self.axes = len(windows.task.input.shape) if isinstance(windows, ValueWindows) else None
@@ -106,10 +106,10 @@ class Stream:
                 await asyncio.sleep(ahead)  # since its events come faster than one session may send them
             if not await self._handle(content, arrived):
                 return
-            del content  # which may be long, and the client silent from now on
+            del content  # it may be long, and the client silent from now on
 
     def take(self, content: bytes | str) -> bool:
-        """Answer a short message at once, or return False where the session's task is to receive it."""
+        """Answer a short message at once; return False to leave it to the session's task."""
         session, windows, self.arrived = self.session, self.session.windows, perf_counter()
         if self.running or self.opened.ended or len(content) > SHORT or self.free_at - self.arrived > LONG_WAIT:
             return False

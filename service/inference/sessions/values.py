@@ -35,7 +35,7 @@ class ValueWindow:
 
     @property
     def members(self) -> bytes:
-        """What its line says of what it held, as members of JSON."""
+        """Its content, as members of its line."""
         return b'"steps":%d' % self.steps
 
     def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:
@@ -67,7 +67,7 @@ class ValueWindows:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What all windows held."""
+        """The content of all windows."""
         return {"steps": self.start}
 
     @property
@@ -101,7 +101,7 @@ class ValueWindows:
         self.pending += len(values)
 
     def close(self) -> ValueWindow | None:
-        """Return the next window that is closed, or None if none is."""
+        """Return the next closed window, or None."""
         return self._take(self.entries) if self.pending >= self.entries else None
 
     def flush(self) -> ValueWindow | None:

@@ -56,7 +56,7 @@ class Window(NamedTuple):
 
     @property
     def members(self) -> bytes:
-        """What its line says of what it held, as members of JSON."""
+        """Its content, as members of its line."""
         return b'"events":%d,"late":%d' % (len(self.content) // WAITING.itemsize, self.late)
 
     def in_order(self) -> tuple[Records, Times]:
@@ -112,7 +112,7 @@ class Windows:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What all windows held."""
+        """The content of all windows."""
         return {"events": self.received, "late": self.late}
 
     @property
@@ -157,7 +157,7 @@ class Windows:
         self.clock = t if self.clock is None else max(self.clock, t)
 
     def close(self) -> Window | None:
-        """Return the next window that is closed, or None if none is."""
+        """Return the next closed window, or None."""
         return self._take(self.start) if self.start is not None and self._closed(self.watermark) else None
 
     def flush(self) -> Window | None:
