@@ -7,7 +7,8 @@ import random
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -30,7 +31,11 @@ class AccessLog:
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
-        self.log = structlog.get_logger().bind()  # once: an unbound logger looks up its configuration at every line
+
+    @cached_property
+    def log(self) -> Any:
+        """The logger, bound at the first line: after the log is configured, and once, since that takes time."""
+        return structlog.get_logger().bind()
 
     def finish(
         self, record: RequestRecord, method: str, route: str, status: int, seconds: float, *, streamed: bool = False

@@ -86,7 +86,9 @@ def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path) -> N
 
 
 @of_any_engine
-def test_a_free_port_and_a_misspelt_variable_are_always_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_free_port_and_a_misspelt_variable_are_always_said_and_requests_are_not(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPIKESERVE_MAX_BACTH", "3")
     monkeypatch.setenv("SPIKESERVE_MAX_BATCH", "3")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -96,6 +98,8 @@ def test_a_free_port_and_a_misspelt_variable_are_always_said(repository: Path, m
             service.wait_for("unknown_variables")
             assert service.url.rpartition(":")[2] != "0"
             assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+            while httpx.post(f"{service.url}/predict", json={"inputs": [[1]]}).status_code == 503:  # it loads
+                pass
             assert service.stop() == 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
