@@ -134,13 +134,13 @@ class Stream:
             parted, message = part(content), Message(content, services.budget)
             asked = parted.message
             model = services.catalog.find(asked.model_name, asked.model_version or None)
-            extras = Extras(milliseconds=milliseconds_of(call.headers))
+            endpoint = OneEndpoint(STREAM, model, MessageCodec(model, services.blobs, parted))
+            endpoint.extras = Extras(milliseconds=milliseconds_of(call.headers))
         except SpikeserveError as error:
             told = ModelInferResponse(id=asked.id, model_name=asked.model_name)
             tasks.create_task(self._refuse(error, told))
             call.end_span(span, status_of(error), RequestRecord(call.record.request_id))
             return
-        endpoint = OneEndpoint(STREAM, model, MessageCodec(model, services.blobs, parted)).plus(extras)
         of_call, holds = (call.record.request_id, call.trace, content), ExitStack()
         holds.callback(message.release)
         entry = MessageEntry(endpoint, *of_call, asker=call, holds=holds, span=span)

@@ -36,9 +36,10 @@ async def answered(request: Request, model: LoadedModel, codec: Codec) -> Respon
     except Exception as error:
         services.metrics.queues.count_end(model.name, error)
         raise
-    endpoint = endpoint.plus(Extras(timing=TIMING_WANTED in exchange.headers, milliseconds=milliseconds))
-    ids = record.request_id, exchange.trace
-    entry = AwaitedEntry(endpoint, *ids, content, exchange.started, asker=exchange, holds=exchange.holds)
+    endpoint.extras = Extras(timing=TIMING_WANTED in exchange.headers, milliseconds=milliseconds)
+    entry = AwaitedEntry(
+        endpoint, record.request_id, exchange.trace, content, exchange.started, asker=exchange, holds=exchange.holds
+    )
     del content  # it may be long
     exchange.is_logged = True  # by the batcher
     leaving = loop.create_task(body.wait_for_disconnect())

@@ -42,9 +42,9 @@ class Counted(socket.socket):
 class Listener(socket.socket):
     """A listening socket that keeps its own backlog.
 
-    asyncio has one parameter for two things: the backlog, and how many connections it accepts in a row. A worker that
-    accepts every waiting connection leaves none to the others. At its limit of open files it logs an error for each of
-    the row. So asyncio is given 1, and `listen` uses BACKLOG.
+    asyncio has one parameter for two things: the backlog, and the number of connections to accept in a row. A worker
+    must leave waiting connections to others. At its limit of open files it would also log an error for each in a row.
+    So asyncio is given 1, and `listen` uses BACKLOG.
     """
 
     BACKLOG = 2048  # uvicorn's default

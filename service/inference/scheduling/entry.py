@@ -31,8 +31,8 @@ MAX_DIGITS = 9  # of that header; a longer number exceeds any setting
 class Entry:
     """A request whose body has arrived; see `Batcher`. Subclasses know its client.
 
-    Its headers were complete when `perf_counter` said `started`, and its body when that said `arrived`. It has a `job`
-    from when it waits for a thread, and `is_over` once it has its answer, or its client has left.
+    By `perf_counter`, its headers were complete at `started`, and its body at `arrived`. It has a `job` while it waits
+    for a thread, and `is_over` once it has its answer, or its client has left.
     """
 
     endpoint: Endpoint
@@ -46,7 +46,7 @@ class Entry:
 
     @property
     def sender(self) -> Sender:
-        """Its sender."""
+        """The key and address of its client."""
         raise NotImplementedError
 
     def answer(self, content: Content, sent: Callable[[], object] | None = None) -> None:

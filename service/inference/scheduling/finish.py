@@ -41,12 +41,18 @@ class Finish:
         """Answer an entry with an error; one that no client can cause is logged whole and answered 500."""
         endpoint, record = entry.endpoint, self._record(entry)
         self.metrics.queues.count_end(endpoint.model.name, error)
-        if not isinstance(error, ServiceError | InvalidInput | ClientDisconnect):
-            request_id, record.error = entry.request_id.decode(), type(error).__qualname__
-            self.access.log.error("request_failed", exc_info=error, request_id=request_id, **record.labels)
-            error = Unexpected(entry.request_id)
-        gone_or_invalid = CLIENT_GONE if isinstance(error, ClientDisconnect) else endpoint.invalid
-        status = error.status if isinstance(error, ServiceError) else gone_or_invalid
+        match error:
+            case ClientDisconnect():
+                status = CLIENT_GONE
+            case InvalidInput():
+                status = endpoint.invalid
+            case ServiceError():
+                status = error.status
+            case _:
+                request_id, record.error = entry.request_id.decode(), type(error).__qualname__
+                self.access.log.error("request_failed", exc_info=error, request_id=request_id, **record.labels)
+                error = Unexpected(entry.request_id)
+                status = error.status
         entry.refuse(error, status)
         self._end(entry, record, status)
 
