@@ -28,6 +28,7 @@ async def answered(request: Request, model: LoadedModel, codec: Codec) -> Respon
     endpoint = OneEndpoint(request.scope["route"].path, model, codec)
     endpoint.invalid = invalid_at(endpoint.route)
     record.labels |= endpoint.labels
+    model.requests.count += 1  # while the body comes; then the batcher counts
     try:
         milliseconds = milliseconds_of(exchange.headers)
         if not 0 <= body.length <= SMALL_BODY:
@@ -36,6 +37,8 @@ async def answered(request: Request, model: LoadedModel, codec: Codec) -> Respon
     except Exception as error:
         services.metrics.queues.count_end(model.name, error)
         raise
+    finally:
+        model.requests.count -= 1
     endpoint.extras = Extras(timing=TIMING_WANTED in exchange.headers, milliseconds=milliseconds)
     entry = AwaitedEntry(
         endpoint, record.request_id, exchange.trace, content, exchange.started, asker=exchange, holds=exchange.holds
